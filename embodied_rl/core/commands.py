@@ -1,0 +1,170 @@
+"""What happens to an action chunk between the policy and the motors: limits, then following."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import ActionChunk
+
+
+class TrajectoryTrack:
+    """A position target over time: straight lines between knots, then the last one is held.
+
+    This is what ``joint_trajectory_controller`` does with a trajectory of positions. A new
+    trajectory starts at the target that the old one has at its stamp, so there is no jump.
+    """
+
+    def __init__(self, start_ns: int, value: np.ndarray):
+        self._times = np.array([start_ns], dtype=np.int64)
+        self._values = np.array([value], dtype=np.float64)  # (T, n)
+
+    @property
+    def end_ns(self) -> int:
+        return int(self._times[-1])
+
+    def follow(self, stamp_ns: int, times_ns: np.ndarray, values: np.ndarray) -> None:
+        """Replace what lies after ``stamp_ns`` by knots ``values (T, n)`` at ``times_ns (T,)``."""
+        begin = self.target(stamp_ns)
+        self._times = np.concatenate([[stamp_ns], times_ns]).astype(np.int64)
+        self._values = np.concatenate([begin[None], values])
+
+    def target(self, time_ns: int) -> np.ndarray:
+        """Target ``(n,)``; exact at the knots, so that cutting a trajectory changes nothing."""
+        left = int(np.searchsorted(self._times, time_ns, side="right")) - 1
+        if left < 0:
+            return self._values[0]
+        if left == len(self._times) - 1:
+            return self._values[-1]
+        span = self._times[left + 1] - self._times[left]
+        share = (time_ns - self._times[left]) / span
+        return self._values[left] + (self._values[left + 1] - self._values[left]) * share
+
+    def upcoming(self, time_ns: int) -> np.ndarray:
+        """Value ``(n,)`` of the first knot at or after a time: for targets applied at once."""
+        right = int(np.searchsorted(self._times, time_ns, side="left"))
+        return self._values[min(right, len(self._values) - 1)]
+
+
+class ChunkFollower:
+    """All actuators of a robot following action chunks: trajectories glide, plain arrays step."""
+
+    def __init__(self, embodiment: Embodiment, start_ns: int, positions: np.ndarray):
+        self._track = TrajectoryTrack(start_ns, positions)
+        self._steps = np.zeros(embodiment.action_dim, dtype=bool)
+        for key, part in embodiment.slices().items():
+            self._steps[part] = embodiment.commands[key].type != JOINT_TRAJECTORY
+
+    @property
+    def end_ns(self) -> int:
+        return self._track.end_ns
+
+    def follow(self, chunk: ActionChunk) -> None:
+        self._track.follow(chunk.stamp_ns, chunk.times_ns, chunk.values)
+
+    def target(self, time_ns: int) -> np.ndarray:
+        """Position targets ``(A,)`` that the actuators have at a time."""
+        return np.where(self._steps, self._track.upcoming(time_ns), self._track.target(time_ns))
+
+
+@dataclass(frozen=True)
+class LimitReport:
+    """How many of a chunk's targets the limiter had to change, by the limit that was hit."""
+
+    position: int = 0
+    velocity: int = 0
+    workspace: int = 0
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.position or self.velocity or self.workspace)
+
+
+class CommandLimiter:
+    """Brings a chunk within the embodiment's limits, target by target from where the robot is.
+
+    Positions are clipped to ``[lower, upper]``, steps to ``max_velocity * period``, and from the
+    first target on that would leave the workspace (or go further out) the chunk holds still. The
+    same object runs in the command gate and in the in-process evaluation.
+    """
+
+    def __init__(self, embodiment: Embodiment):
+        self._embodiment = embodiment
+        self._lower, self._upper, self._max_velocity = embodiment.limits()
+        self._arm = [
+            embodiment.action_names.index(joint)
+            for joint in (embodiment.chain.joints if embodiment.chain else ())
+        ]
+        self._track: TrajectoryTrack | None = None
+
+    def reset(self, time_ns: int, positions: np.ndarray) -> None:
+        """Start from measured positions ``(A,)``."""
+        self._track = TrajectoryTrack(time_ns, np.asarray(positions, dtype=np.float64))
+
+    @property
+    def started(self) -> bool:
+        return self._track is not None
+
+    def target(self, time_ns: int) -> np.ndarray:
+        """The limited target ``(A,)`` in force at a time. Needs :meth:`reset` first."""
+        return self._required_track().target(time_ns)
+
+    def limit(self, chunk: ActionChunk) -> tuple[ActionChunk, LimitReport]:
+        """The chunk within limits, which then is the track that the next one starts from.
+
+        Raises:
+            UserError: wrong width, or a value that is not finite; the old track stays in force.
+        """
+        names = self._embodiment.action_names
+        if chunk.values.ndim != 2 or chunk.values.shape[1] != len(names):
+            raise UserError(
+                f"command: expected targets of shape (T, {len(names)}), saw {chunk.values.shape}"
+            )
+        bad = np.argwhere(~np.isfinite(chunk.values))
+        if len(bad):
+            raise UserError(f"command: {names[bad[0][1]]}: target {bad[0][0]} is not finite")
+        track = self._required_track()
+        values, report = self._limited(track.target(chunk.stamp_ns), chunk)
+        limited = ActionChunk(chunk.stamp_ns, chunk.period_ns, values)
+        track.follow(limited.stamp_ns, limited.times_ns, limited.values)
+        return limited, report
+
+    def _limited(self, begin: np.ndarray, chunk: ActionChunk) -> tuple[np.ndarray, LimitReport]:
+        reach = self._max_velocity * (chunk.period_ns / NANOSECONDS)
+        previous, values = begin, np.empty_like(chunk.values)
+        position = velocity = workspace = 0
+        for i, wanted in enumerate(chunk.values):
+            inside = np.clip(wanted, self._lower, self._upper)
+            position += int(np.any(inside != wanted))
+            # A start outside the limits is led back at the rate limit, never jumped.
+            near = np.clip(inside, previous - reach, previous + reach)
+            velocity += int(np.any(near != inside))
+            if self._leaves_workspace(previous, near):
+                workspace = len(values) - i
+                values[i:] = previous
+                break
+            values[i] = previous = near
+        return values, LimitReport(position, velocity, workspace)
+
+    def _leaves_workspace(self, previous: np.ndarray, wanted: np.ndarray) -> bool:
+        chain, box = self._embodiment.chain, self._embodiment.workspace
+        if chain is None or box is None:
+            return False
+        point = chain.forward(wanted[self._arm])[0]
+        if box.contains(point):
+            return False
+        # Already outside: moving back in must stay possible.
+        return _outside(box, point) >= _outside(box, chain.forward(previous[self._arm])[0])
+
+    def _required_track(self) -> TrajectoryTrack:
+        if self._track is None:
+            raise RuntimeError("CommandLimiter.reset() must come before the first command")
+        return self._track
+
+
+def _outside(box, point: np.ndarray) -> float:
+    """How far a point lies outside a box, in metres; 0 inside."""
+    return float(np.linalg.norm(point - np.clip(point, box.lower, box.upper)))

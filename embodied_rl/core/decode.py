@@ -1,0 +1,84 @@
+"""From a ROS message to a sample, for live nodes and bag readers alike.
+
+The functions read attributes only, so they take rclpy's message objects and those that ``rosbags``
+decodes without ROS. They refuse everything that a policy must not see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embodied_rl.core.embodiment import ENCODINGS, IMAGE, JOINT_STATE, NANOSECONDS, Stream
+from embodied_rl.core.errors import MessageError
+from embodied_rl.core.window import Sample
+
+
+def stamp_ns(header) -> int:
+    """Stamp of a std_msgs/Header in nanoseconds."""
+    return header.stamp.sec * NANOSECONDS + header.stamp.nanosec
+
+
+def decode(stream: Stream, message) -> Sample:
+    """The part of a message that a stream names.
+
+    Raises:
+        MessageError: wrong encoding, size, joints or frame, a value that is not finite, or no
+            stamp; names the topic, what was expected and what was seen.
+    """
+    stamp = stamp_ns(message.header)
+    if stamp <= 0:
+        raise MessageError(f"{stream.topic}: expected a stamp in the header, saw {stamp} ns")
+    if stream.type == IMAGE:
+        return Sample(stamp, _image(stream, message))
+    value = _joints(stream, message) if stream.type == JOINT_STATE else _pose(stream, message)
+    if not np.all(np.isfinite(value)):
+        where = int(np.argmin(np.isfinite(value)))
+        name = stream.joints[where] if stream.joints else f"{stream.field}[{where}]"
+        raise MessageError(f"{stream.topic}: {name}: expected a finite number, saw {value[where]}")
+    return Sample(stamp, value)
+
+
+def _joints(stream: Stream, message) -> np.ndarray:
+    """Values of the named joints ``(n,)``; messages may list joints in any order."""
+    names, values = list(message.name), getattr(message, stream.field)
+    if len(values) != len(names):
+        raise MessageError(
+            f"{stream.topic}: expected {len(names)} values of {stream.field}, saw {len(values)}"
+        )
+    place = {name: i for i, name in enumerate(names)}
+    missing = [joint for joint in stream.joints if joint not in place]
+    if missing:
+        raise MessageError(f"{stream.topic}: expected joint {missing[0]}, saw {names}")
+    if len(place) != len(names):
+        raise MessageError(f"{stream.topic}: expected each joint once, saw {names}")
+    return np.array([values[place[joint]] for joint in stream.joints], dtype=np.float64)
+
+
+def _pose(stream: Stream, message) -> np.ndarray:
+    """Position ``(3,)`` in metres, or orientation ``(4,)`` as x, y, z, w."""
+    part = getattr(message.pose, stream.field)
+    names = ("x", "y", "z") if stream.field == "position" else ("x", "y", "z", "w")
+    return np.array([getattr(part, name) for name in names], dtype=np.float64)
+
+
+def _image(stream: Stream, message) -> np.ndarray:
+    """Pixels ``(H, W, 3)`` or ``(H, W)``; owns its memory, since messages are short-lived."""
+    height, width = stream.shape[:2]
+    dtype, channels = ENCODINGS[stream.encoding]
+    if message.encoding != stream.encoding:
+        raise MessageError(
+            f"{stream.topic}: expected encoding {stream.encoding}, saw {message.encoding}"
+        )
+    if (message.height, message.width) != (height, width):
+        raise MessageError(
+            f"{stream.topic}: expected {width}x{height} px, saw {message.width}x{message.height}"
+        )
+    row_bytes = width * channels * np.dtype(dtype).itemsize
+    if message.step != row_bytes or len(message.data) != row_bytes * height:
+        raise MessageError(
+            f"{stream.topic}: expected rows of {row_bytes} bytes and {row_bytes * height} in all, "
+            f"saw {message.step} and {len(message.data)}"
+        )
+    order = ">" if message.is_bigendian else "<"
+    pixels = np.frombuffer(message.data, dtype=np.dtype(dtype).newbyteorder(order))
+    return pixels.astype(dtype).reshape(stream.shape)

@@ -1,0 +1,340 @@
+"""The embodiment file: which topics are the observations and the commands of one robot.
+
+The simulator, the live nodes, the recorder and the bag reader all read the same YAML file, and
+nothing else in the project names a topic of a robot. A file looks like this::
+
+    name: ur5e_2f85
+    control_rate_hz: 10
+    base_frame: base_link
+    streams:
+      arm_position:
+        topic: joint_states
+        type: sensor_msgs/msg/JointState
+        field: position
+        joints: [shoulder_pan_joint, shoulder_lift_joint]
+        unit: rad
+        rate_hz: 50
+        max_age_s: 0.1
+      camera_fixed:
+        topic: camera/fixed/image_raw
+        type: sensor_msgs/msg/Image
+        encoding: rgb8
+        shape: [128, 128, 3]
+        rate_hz: 10
+        max_age_s: 0.3
+    commands:
+      arm:
+        topic: joint_trajectory_controller/joint_trajectory
+        type: trajectory_msgs/msg/JointTrajectory
+        joints: [shoulder_pan_joint, shoulder_lift_joint]
+        unit: rad
+        lower: [-3.1, -3.1]
+        upper: [3.1, 3.1]
+        max_velocity: [2.0, 2.0]
+
+Several streams may share one topic (position and velocity of ``joint_states``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.kinematics import Chain, parse_chain
+from embodied_rl.core.schema import Section
+
+NANOSECONDS = 1_000_000_000
+
+JOINT_STATE = "sensor_msgs/msg/JointState"
+IMAGE = "sensor_msgs/msg/Image"
+POSE = "geometry_msgs/msg/PoseStamped"
+JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+FLOAT_ARRAY = "std_msgs/msg/Float64MultiArray"
+
+# type -> the fields a stream may take from it; an empty tuple means the message is one value
+STREAM_FIELDS: dict[str, tuple[str, ...]] = {
+    JOINT_STATE: ("position", "velocity", "effort"),
+    POSE: ("position", "orientation"),
+    IMAGE: (),
+}
+COMMAND_TYPES = (JOINT_TRAJECTORY, FLOAT_ARRAY)
+
+# encoding -> (dtype, channels)
+ENCODINGS: dict[str, tuple[str, int]] = {
+    "rgb8": ("uint8", 3),
+    "mono8": ("uint8", 1),
+    "mono16": ("uint16", 1),
+    "16UC1": ("uint16", 1),
+    "32FC1": ("float32", 1),
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One observation: a part of one topic, with its shape, unit, rate and maximum age."""
+
+    key: str
+    topic: str
+    type: str
+    shape: tuple[int, ...]
+    dtype: str
+    rate_hz: float
+    max_age_s: float
+    field: str = ""
+    joints: tuple[str, ...] = ()
+    encoding: str = ""
+    unit: str = ""
+
+    @property
+    def period_ns(self) -> int:
+        return round(NANOSECONDS / self.rate_hz)
+
+    @property
+    def max_age_ns(self) -> int:
+        return round(self.max_age_s * NANOSECONDS)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One group of actuators with its topic and its limits, all arrays ``(n,)`` in ``unit``."""
+
+    key: str
+    topic: str
+    type: str
+    joints: tuple[str, ...]
+    unit: str
+    lower: np.ndarray
+    upper: np.ndarray
+    max_velocity: np.ndarray  # unit per second
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Axis-aligned box in ``base_frame`` that the tool centre point must not leave, metres."""
+
+    lower: np.ndarray  # (3,)
+    upper: np.ndarray  # (3,)
+
+    def contains(self, point: np.ndarray) -> bool:
+        return bool(np.all(point >= self.lower) and np.all(point <= self.upper))
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """A validated embodiment file. Make one with :meth:`load` or :meth:`parse`."""
+
+    name: str
+    control_rate_hz: float
+    base_frame: str
+    streams: dict[str, Stream]
+    commands: dict[str, Command]
+    chain: Chain | None = None
+    workspace: Workspace | None = None
+    origin: str = "<memory>"
+    text: str = field(default="", repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embodiment:
+        """Read and validate a file.
+
+        Raises:
+            UserError: the file is missing, is not YAML, or a key is unknown, missing or unsound.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: embodiment file cannot be read: {error.strerror}") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, origin: str = "<text>") -> Embodiment:
+        """Validate the YAML ``text``; ``origin`` is the file name that errors carry."""
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+        root = Section(origin, "", data)
+        streams = {key: _stream(part) for key, part in root.children("streams")}
+        commands = {key: _command(part) for key, part in root.children("commands")}
+        joints = [joint for command in commands.values() for joint in command.joints]
+        for joint in joints:
+            if joints.count(joint) > 1:
+                root.fail("commands", "each joint in one command group", f"'{joint}' twice")
+        chain_part = root.optional_child("kinematics")
+        workspace_part = root.optional_child("workspace")
+        embodiment = cls(
+            name=root.text("name"),
+            control_rate_hz=root.positive("control_rate_hz"),
+            base_frame=root.text("base_frame", default="base_link"),
+            streams=streams,
+            commands=commands,
+            chain=parse_chain(chain_part) if chain_part else None,
+            workspace=_workspace(workspace_part) if workspace_part else None,
+            origin=origin,
+            text=text,
+        )
+        root.text("description", default="")
+        root.done()
+        embodiment._check_chain(root)
+        return embodiment
+
+    def _check_chain(self, root: Section) -> None:
+        if self.workspace is not None and self.chain is None:
+            root.fail("workspace", "a 'kinematics' section to find the tool with", "none")
+        if self.chain is not None:
+            unknown = [joint for joint in self.chain.joints if joint not in self.action_names]
+            if unknown:
+                root.fail("kinematics.joints", f"names among {list(self.action_names)}", unknown)
+
+    @property
+    def period_ns(self) -> int:
+        """Control period; control ticks are the multiples of it on the ROS clock."""
+        return round(NANOSECONDS / self.control_rate_hz)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return tuple(joint for command in self.commands.values() for joint in command.joints)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+    def slices(self) -> dict[str, slice]:
+        """Where each command group lies in an action vector ``(A,)``."""
+        found, start = {}, 0
+        for key, command in self.commands.items():
+            found[key] = slice(start, start + len(command.joints))
+            start += len(command.joints)
+        return found
+
+    def limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``(lower, upper, max_velocity)``, each ``(A,)``, of all groups in action order."""
+        groups = list(self.commands.values())
+        return (
+            np.concatenate([group.lower for group in groups]),
+            np.concatenate([group.upper for group in groups]),
+            np.concatenate([group.max_velocity for group in groups]),
+        )
+
+    def require(self, keys: Iterable[str]) -> dict[str, Stream]:
+        """The named streams, in the order asked for.
+
+        Raises:
+            UserError: a name is not a stream of this embodiment.
+        """
+        keys = list(keys)
+        for key in keys:
+            if key not in self.streams:
+                raise UserError(
+                    f"{self.origin}: no stream '{key}'; this embodiment has {sorted(self.streams)}"
+                )
+        return {key: self.streams[key] for key in keys}
+
+    def topics(self) -> dict[str, list[Stream]]:
+        """Topic -> the streams taken from its messages."""
+        found: dict[str, list[Stream]] = {}
+        for stream in self.streams.values():
+            found.setdefault(stream.topic, []).append(stream)
+        return found
+
+    def contract_hash(self, stream_keys: Iterable[str]) -> str:
+        """Hash of what a trained policy depends on, 16 hex digits.
+
+        Topics, rates of unrelated streams and limits are left out on purpose: moving a policy from
+        a simulator to a robot may rename topics or tighten limits, but may not change the meaning,
+        order or unit of a number that the network sees or emits.
+        """
+        streams = self.require(sorted(stream_keys))
+        content = {
+            "control_rate_hz": self.control_rate_hz,
+            "streams": {
+                key: [s.type, s.field, list(s.joints), s.encoding, list(s.shape), s.unit]
+                for key, s in streams.items()
+            },
+            "commands": {key: [list(c.joints), c.unit] for key, c in self.commands.items()},
+        }
+        canonical = json.dumps(content, sort_keys=True).encode()
+        return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def _stream(part: Section) -> Stream:
+    kind = part.choice("type", STREAM_FIELDS)
+    topic = part.relative_name("topic")
+    fields = STREAM_FIELDS[kind]
+    chosen = part.choice("field", fields) if fields else ""
+    joints: tuple[str, ...] = ()
+    encoding, dtype = "", "float64"
+    if kind == JOINT_STATE:
+        joints = part.names("joints")
+        shape: tuple[int, ...] = (len(joints),)
+    elif kind == POSE:
+        shape = (3,) if chosen == "position" else (4,)
+    else:
+        encoding = part.choice("encoding", ENCODINGS)
+        dtype, channels = ENCODINGS[encoding]
+        shape = part.shape("shape")
+        expected_rank = 3 if channels > 1 else 2
+        if len(shape) != expected_rank or (channels > 1 and shape[2] != channels):
+            wanted = "[height, width, 3]" if channels > 1 else "[height, width]"
+            part.fail("shape", f"{wanted} for {encoding}", list(shape))
+    stream = Stream(
+        key=part.key,
+        topic=topic,
+        type=kind,
+        field=chosen,
+        joints=joints,
+        shape=shape,
+        dtype=dtype,
+        encoding=encoding,
+        unit=part.text("unit", default=""),
+        rate_hz=part.positive("rate_hz"),
+        max_age_s=part.positive("max_age_s"),
+    )
+    if stream.max_age_s * stream.rate_hz < 1:
+        part.fail("max_age_s", f"at least one period ({1 / stream.rate_hz:g} s)", stream.max_age_s)
+    part.done()
+    return stream
+
+
+def _command(part: Section) -> Command:
+    joints = part.names("joints")
+    count = len(joints)
+    command = Command(
+        key=part.key,
+        topic=part.relative_name("topic"),
+        type=part.choice("type", COMMAND_TYPES),
+        joints=joints,
+        unit=part.text("unit", default=""),
+        lower=part.vector("lower", count),
+        upper=part.vector("upper", count),
+        max_velocity=part.vector("max_velocity", count),
+    )
+    if not np.all(command.lower < command.upper):
+        part.fail("lower", "every value below 'upper'", command.lower.tolist())
+    if not np.all(command.max_velocity > 0):
+        part.fail("max_velocity", "values above 0", command.max_velocity.tolist())
+    part.done()
+    return command
+
+
+def _workspace(part: Section) -> Workspace:
+    workspace = Workspace(lower=part.vector("lower", 3), upper=part.vector("upper", 3))
+    if not np.all(workspace.lower < workspace.upper):
+        part.fail("lower", "every value below 'upper'", workspace.lower.tolist())
+    part.done()
+    return workspace
+
+
+def common_period_ns(periods_ns: Iterable[int]) -> tuple[int, int]:
+    """``(greatest common divisor, least common multiple)`` of periods in nanoseconds."""
+    periods = list(periods_ns)
+    return math.gcd(*periods), math.lcm(*periods)

@@ -1,0 +1,69 @@
+"""The control loop that in-process evaluation, the policy node and the replay of a bag share."""
+
+from __future__ import annotations
+
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, check_chunk
+from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
+
+
+class ControlLoop:
+    """Samples in, one row a control tick to the policy, a chunk out every ``spec.execute`` ticks.
+
+    The caller decides when a tick is due: as soon as :meth:`owing` is empty, or when it has waited
+    long enough. A row with a missing stream is shown to the policy as such, but never acted upon.
+    """
+
+    def __init__(self, policy: Policy, embodiment: Embodiment):
+        self.policy = policy
+        self.period_ns = embodiment.period_ns
+        self.builder = RowBuilder(embodiment, policy.spec.streams)
+        self.next_tick_ns = 0
+        self._next_act_ns = 0
+        self.invalid_rows = 0
+
+    def reset(self, episode: EpisodeInfo) -> None:
+        """Begin an episode; its first tick is the first one on the grid from ``start_ns`` on."""
+        self.builder.reset(episode.start_ns)
+        self.policy.reset(episode)
+        self.next_tick_ns = self._next_act_ns = first_tick(episode.start_ns, self.period_ns)
+        self.invalid_rows = 0
+
+    def add(self, key: str, sample: Sample) -> Arrival:
+        return self.builder.add(key, sample)
+
+    def owing(self) -> list[str]:
+        """The streams that the next tick still waits for."""
+        return self.builder.owing(self.next_tick_ns)
+
+    def tick(self) -> tuple[Observation, ActionChunk | None]:
+        """Build the next row, let the policy see it and, when it is time, act.
+
+        Raises:
+            UserError: the policy's chunk has a wrong shape or a value that is not finite.
+        """
+        now_ns = self.next_tick_ns
+        observation = self.builder.row(now_ns)
+        self.next_tick_ns = now_ns + self.period_ns
+        self.policy.observe(observation)
+        if observation.missing:
+            self.invalid_rows += 1
+            return observation, None
+        if now_ns < self._next_act_ns:
+            return observation, None
+        chunk = self.policy.act()
+        check_chunk(chunk, self.policy.spec)
+        self._next_act_ns = now_ns + self.policy.spec.execute * self.period_ns
+        return observation, chunk
+
+    def skip_to(self, tick_ns: int) -> int:
+        """Leave out ticks up to ``tick_ns`` that came too late to be of use; how many they were.
+
+        Their rows are built and shown all the same, so that the memory keeps its spacing.
+        """
+        skipped = 0
+        while self.next_tick_ns < tick_ns:
+            self.policy.observe(self.builder.row(self.next_tick_ns))
+            self.next_tick_ns += self.period_ns
+            skipped += 1
+        return skipped

@@ -1,0 +1,149 @@
+"""The one policy interface, with explicit memory, and the records that cross it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import yaml
+
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.window import Observation
+
+
+@dataclass(frozen=True)
+class EpisodeInfo:
+    """What a policy is told when an episode begins."""
+
+    episode: int
+    seed: int
+    task: str
+    instruction: str
+    start_ns: int
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str, origin: str) -> EpisodeInfo:
+        """Raises UserError naming ``origin`` when the text is not an episode's description."""
+        return cls(**_record(cls, text, origin))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an episode stands. ``score`` lies in [0, 1]; ``reason`` says why it ended."""
+
+    done: bool
+    success: bool
+    reason: str
+    score: float
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str, origin: str) -> Outcome:
+        return cls(**_record(cls, text, origin))
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """``T`` consecutive position targets: ``values[i]`` holds at ``stamp + (i + 1) * period``."""
+
+    stamp_ns: int
+    period_ns: int
+    values: np.ndarray  # (T, A) float64
+
+    @property
+    def times_ns(self) -> np.ndarray:
+        """When each target is to be reached, ``(T,)``."""
+        return self.stamp_ns + self.period_ns * np.arange(1, len(self.values) + 1, dtype=np.int64)
+
+    @property
+    def end_ns(self) -> int:
+        return self.stamp_ns + self.period_ns * len(self.values)
+
+    def after(self, now_ns: int) -> ActionChunk:
+        """The chunk without the targets whose time has passed; it may be empty."""
+        passed = int(np.count_nonzero(self.times_ns <= now_ns))
+        return ActionChunk(
+            self.stamp_ns + passed * self.period_ns, self.period_ns, self.values[passed:]
+        )
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy needs and gives; the node checks it against the robot before it activates."""
+
+    name: str
+    streams: dict[str, tuple[int, ...]]  # key -> shape of one row
+    action_dim: int
+    chunk: int  # targets that act() returns
+    execute: int  # control ticks between two calls of act()
+    rate_hz: float
+    history: int
+    stride: int
+    embodiment: str
+    embodiment_hash: str
+
+
+class Policy(Protocol):
+    """A learned or scripted controller. It imports torch and numpy, never ROS."""
+
+    spec: PolicySpec
+
+    def reset(self, episode: EpisodeInfo) -> None:
+        """Forget the last episode."""
+
+    def observe(self, observation: Observation) -> None:
+        """Store one row. Called every control tick; costs the encoder and little more."""
+
+    def act(self) -> ActionChunk:
+        """Plan from the memory; first target = next control tick. Called every ``execute``."""
+
+    def save_memory(self) -> bytes:
+        """The memory as a blob that :meth:`load_memory` of the same model accepts."""
+
+    def load_memory(self, blob: bytes) -> None:
+        """Restore a memory. Raises UserError for the memory of another model."""
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """Seed of one episode of a run, the same in every process that counts episodes."""
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+def check_chunk(chunk: ActionChunk, spec: PolicySpec) -> None:
+    """Refuse what must never reach a robot.
+
+    Raises:
+        UserError: wrong shape, or a value that is not finite (named by target and dimension).
+    """
+    if chunk.values.ndim != 2 or chunk.values.shape[1] != spec.action_dim or not len(chunk.values):
+        raise UserError(
+            f"policy {spec.name}: expected targets of shape (T, {spec.action_dim}), "
+            f"saw {chunk.values.shape}"
+        )
+    bad = np.argwhere(~np.isfinite(chunk.values))
+    if len(bad):
+        raise UserError(
+            f"policy {spec.name}: target {bad[0][0]}, dimension {bad[0][1]} is not finite"
+        )
+
+
+def _record(kind: type, text: str, origin: str) -> dict:
+    """The fields of a flat dataclass from YAML, each present and of the declared type."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    expected = {item.name: item.type for item in fields(kind)}
+    if not isinstance(data, dict) or set(data) != set(expected):
+        seen = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise UserError(f"{origin}: expected the keys {sorted(expected)}, saw {seen}")
+    for key, name in expected.items():
+        if type(data[key]).__name__ != name:
+            raise UserError(f"{origin}: {key}: expected {name}, saw {data[key]!r}")
+    return data
