@@ -1,0 +1,79 @@
+"""Package metadata, in setup.py because colcon's ament_python build reads it from here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "embodied_rl"
+SHARE = f"share/{NAME}"
+NODES = ("sim_node", "policy_node", "command_gate_node", "recorder_node", "episode_node", "lifecycle_node")
+MESSAGES = (
+    "diagnostic", "geometry", "lifecycle", "nav", "rosgraph", "sensor", "std", "trajectory", "visualization",
+)  # fmt: skip
+
+# What a line of code imports decides the extra: reading bags and the numpy core need the base alone, so that a
+# machine that only converts bags installs neither torch nor a simulator nor ROS.
+BASE = ["numpy", "PyYAML", "scipy", "safetensors", "rosbags", "mcap", "rich", "tyro"]
+EXTRAS = {
+    "ros": [
+        "ros-jazzy-rclpy",
+        "ros-jazzy-rmw-fastrtps-cpp",
+        "ros-jazzy-std-srvs",
+        *(f"ros-jazzy-{name}-msgs" for name in MESSAGES),
+    ],
+    "sim": ["mujoco", "ogbench", "imageio", "imageio-ffmpeg", "pillow"],
+    "torch": ["torch==2.13.0"],
+    "dev": [
+        "diffusers",  # reference implementation in tests
+        "hypothesis",
+        "import-linter",
+        "mypy",
+        "pytest",
+        "pytest-timeout",
+        "ruff",
+        "types-PyYAML",
+    ],
+}
+EXTRAS["all"] = EXTRAS["sim"] + EXTRAS["torch"]
+
+
+def tree(root: str) -> list[tuple[str, list[str]]]:
+    """Returns every file below `root` as data_files entries that keep the folders, under share/embodied_rl."""
+    found = []
+    for folder, _, names in sorted(os.walk(root)):
+        kept = [os.path.join(folder, n) for n in sorted(names) if not n.endswith((".pyc", ".log"))]
+        if kept and "__pycache__" not in folder:
+            found.append((f"{SHARE}/{folder}", kept))
+    return found
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Learned policies with memory on ROS 2 robots: simulate, record, train from the bags, deploy.",
+    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="embodied_rl maintainers",
+    maintainer_email="maintainers@example.com",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        *(entry for root in ("launch", "config", "sim_worlds", "models") for entry in tree(root)),
+    ],
+    install_requires=BASE,
+    extras_require=EXTRAS,
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            f"{NAME} = {NAME}.cli.main:main",
+            *(f"{node} = {NAME}.nodes.{node}:main" for node in NODES),
+        ]
+    },
+)
