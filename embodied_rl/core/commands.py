@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment
+from embodied_rl.core.embodiment import JOINT_STATE, JOINT_TRAJECTORY, NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
+from embodied_rl.core.window import Arrival, RowBuilder, Sample
 
 
 class TrajectoryTrack:
@@ -68,6 +69,52 @@ class ChunkFollower:
     def target(self, time_ns: int) -> np.ndarray:
         """Position targets ``(A,)`` that the actuators have at a time."""
         return np.where(self._steps, self._track.upcoming(time_ns), self._track.target(time_ns))
+
+
+class JointWatch:
+    """Measured positions of every commanded joint, which is where the limiter starts from.
+
+    Raises:
+        UserError: no stream of the embodiment measures the position of a commanded joint.
+    """
+
+    def __init__(self, embodiment: Embodiment):
+        self._names = embodiment.action_names
+        self._source: dict[str, tuple[str, int]] = {}
+        for key, stream in embodiment.streams.items():
+            if stream.type == JOINT_STATE and stream.field == "position":
+                for i, joint in enumerate(stream.joints):
+                    self._source.setdefault(joint, (key, i))
+        unmeasured = [name for name in self._names if name not in self._source]
+        if unmeasured:
+            raise UserError(
+                f"{embodiment.origin}: streams: expected a JointState position of every commanded "
+                f"joint, saw none of {unmeasured[0]}"
+            )
+        self.keys = sorted({self._source[name][0] for name in self._names})
+        self._builder = RowBuilder(embodiment, self.keys)
+
+    def reset(self, start_ns: int) -> None:
+        self._builder.reset(start_ns)
+
+    def add(self, key: str, sample: Sample) -> Arrival:
+        return self._builder.add(key, sample)
+
+    def owing(self, time_ns: int) -> list[str]:
+        """The streams whose sample for that time has not arrived yet."""
+        return self._builder.owing(time_ns)
+
+    def positions(self, time_ns: int) -> np.ndarray:
+        """Positions ``(A,)`` at a time.
+
+        Raises:
+            UserError: a joint was not measured within the maximum age of its stream.
+        """
+        row = self._builder.row(time_ns)
+        if row.missing:
+            raise UserError(f"joint positions: stream '{row.missing[0]}' is missing or too old")
+        picked = [self._source[name] for name in self._names]
+        return np.array([row.values[key][i] for key, i in picked])
 
 
 @dataclass(frozen=True)

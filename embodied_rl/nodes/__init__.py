@@ -1,1 +1,1 @@
-"""Thin ROS 2 nodes; the only room that imports rclpy."""
+"""Thin ROS 2 nodes, one file each. Only this package imports rclpy; it holds no algorithm."""

@@ -1,0 +1,39 @@
+"""Quality of service, chosen once.
+
+Everything is reliable: on the default transport best effort loses most of the camera frames, and
+a policy cannot act on what it never got. Depths bound the memory and are larger where a recorder
+may briefly lag.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from embodied_rl.core.embodiment import IMAGE
+
+
+def reliable(depth: int) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE
+    )
+
+
+def stream(message_type: str) -> QoSProfile:
+    """Sensor streams: 5 images, or 100 of the small messages."""
+    return reliable(5 if message_type == IMAGE else 100)
+
+
+def recording(message_type: str) -> QoSProfile:
+    """The recorder's side of a stream: deep enough for a disk that stalls for seconds."""
+    return reliable(100 if message_type == IMAGE else 2000)
+
+
+COMMANDS = reliable(10)
+DIAGNOSTICS = reliable(10)
+CLOCK = reliable(1)
+LATCHED = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
