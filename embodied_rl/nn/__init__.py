@@ -1,0 +1,1 @@
+"""Neural blocks that policies share: attention, diffusion, normalisers, encoders, EMA."""
