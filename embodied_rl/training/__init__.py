@@ -1,0 +1,1 @@
+"""Loops and tools that train policies: supervised learning, configuration files, statistics."""
