@@ -1,0 +1,121 @@
+"""The simulator interface, the same for every backend, and what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from embodied_rl.core.embodiment import JOINT_STATE, Embodiment, Stream, common_period_ns
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import Outcome
+from embodied_rl.core.window import Sample
+
+
+class Simulator(Protocol):
+    """A robot with its task in a simulated world.
+
+    Time is counted in whole nanoseconds and never goes back, not even on :meth:`reset`. One step
+    lasts ``step_ns``, the greatest common divisor of all stream periods and the control period, so
+    every stream and every control tick falls on a step. Commands are ``(A,)`` position targets in
+    the order of ``embodiment.action_names``.
+    """
+
+    embodiment: Embodiment
+    streams: tuple[str, ...]  # keys that read() gives: all but those of cameras left out
+    task_name: str
+    instruction: str
+
+    @property
+    def time_ns(self) -> int:
+        """Simulated time now."""
+
+    @property
+    def step_ns(self) -> int:
+        """Duration of one step."""
+
+    @property
+    def command(self) -> np.ndarray:
+        """Position target ``(A,)`` that the actuators have now."""
+
+    def reset(self, seed: int) -> None:
+        """Begin the episode of a seed, on the next instant at which every stream is due."""
+
+    def read(self) -> dict[str, Sample]:
+        """The streams due now, with sensor noise; the same samples however often it is called."""
+
+    def step(self, command: np.ndarray) -> None:
+        """Advance ``step_ns``; ``command`` is the target at the END of the step."""
+
+    def outcome(self) -> Outcome:
+        """How the episode stands. Once done it stays as it is until the next reset."""
+
+    def close(self) -> None:
+        """Free what the process does not free by itself."""
+
+
+def choose(kind: str, name: str, valid: Iterable[str]) -> str:
+    """``name`` if it is one of ``valid``.
+
+    Raises:
+        UserError: it is not; lists the valid names.
+    """
+    names = sorted(valid)
+    if name not in names:
+        raise UserError(f"unknown {kind} '{name}'; valid: {', '.join(names)}")
+    return name
+
+
+def timing(embodiment: Embodiment, physics_step_ns: int) -> tuple[int, int]:
+    """``(step_ns, reset_ns)``: step of the simulator and grid on which episodes begin.
+
+    Raises:
+        UserError: a stream's period is not a whole number of physics steps.
+    """
+    for stream in embodiment.streams.values():
+        _check_period(f"streams.{stream.key}.rate_hz", stream.period_ns, physics_step_ns, embodiment)
+    _check_period("control_rate_hz", embodiment.period_ns, physics_step_ns, embodiment)
+    periods = [stream.period_ns for stream in embodiment.streams.values()]
+    return common_period_ns([*periods, embodiment.period_ns])
+
+
+def _check_period(key: str, period_ns: int, physics_step_ns: int, embodiment: Embodiment) -> None:
+    if period_ns % physics_step_ns:
+        raise UserError(
+            f"{embodiment.origin}: {key}: a period of {period_ns / 1e6:g} ms is not a whole "
+            f"number of physics steps of {physics_step_ns / 1e6:g} ms"
+        )
+
+
+def check_command(embodiment: Embodiment, command: np.ndarray) -> np.ndarray:
+    """The command as a float64 array ``(A,)``.
+
+    Raises:
+        UserError: another shape, or a value that is not finite (named by joint).
+    """
+    values = np.asarray(command, dtype=np.float64)
+    names = embodiment.action_names
+    if values.shape != (len(names),):
+        raise UserError(f"command: expected shape ({len(names)},), saw {values.shape}")
+    if not np.isfinite(values).all():
+        joint = names[int(np.argmin(np.isfinite(values)))]
+        raise UserError(f"command: {joint}: target is not finite")
+    return values
+
+
+def measured_positions(embodiment: Embodiment, samples: dict[str, Sample]) -> np.ndarray:
+    """Joint positions ``(A,)`` in action order, from samples of ``joint_states``.
+
+    Raises:
+        UserError: a commanded joint is in none of the samples.
+    """
+    found: dict[str, float] = {}
+    for key, sample in samples.items():
+        stream: Stream = embodiment.streams[key]
+        if stream.type == JOINT_STATE and stream.field == "position":
+            found.update(zip(stream.joints, sample.value))
+    missing = [joint for joint in embodiment.action_names if joint not in found]
+    if missing:
+        raise UserError(f"{embodiment.origin}: no stream gives the position of {missing}")
+    return np.array([found[joint] for joint in embodiment.action_names], dtype=np.float64)

@@ -1,0 +1,76 @@
+"""Names of worlds and tasks, and :func:`make_simulator`, the one way to make a simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.sim.base import choose
+from embodied_rl.sim.mujoco_sim import MujocoSimulator
+from embodied_rl.sim.tasks.base import Task
+from embodied_rl.sim.tasks.pick_place import PickPlace
+from embodied_rl.sim.tasks.replace_object import ReplaceObject
+from embodied_rl.sim.worlds.base import CameraSource, World, sim_worlds_file
+from embodied_rl.sim.worlds.tabletop import TABLETOP
+
+WORLDS: dict[str, World] = {TABLETOP.name: TABLETOP}
+TASKS: dict[str, Callable[[], Task]] = {
+    PickPlace.name: PickPlace,
+    ReplaceObject.name: ReplaceObject,
+}
+
+
+def make_simulator(
+    world: str = "tabletop",
+    task: str = "replace_object",
+    *,
+    cameras: Sequence[str] = (),
+    visuals: str = "primitives",
+    embodiment: Embodiment | None = None,
+    noise: float = 1.0,
+) -> MujocoSimulator:
+    """A simulator of a task.
+
+    Args:
+        world: name of a world.
+        task: name of a task of that world.
+        cameras: names of cameras (all their streams are rendered) or keys of single camera
+            streams; what is not named is not rendered.
+        visuals: ``primitives`` (fast) or ``mesh`` (the full meshes); physics is the same.
+        embodiment: in place of the world's own embodiment file.
+        noise: factor on the sensor noise; 0 for exact readings.
+
+    Raises:
+        UserError: an unknown name; lists the valid ones.
+    """
+    chosen = WORLDS[choose("world", world, WORLDS)]
+    here = [name for name, make in TASKS.items() if make().world == world]
+    made = TASKS[choose(f"task of world '{world}'", task, here)]()
+    choose(f"visuals of world '{world}'", visuals, chosen.visuals)
+    embodiment = embodiment or world_embodiment(world)
+    keys = _camera_streams(chosen, embodiment, cameras)
+    return MujocoSimulator(chosen, made, embodiment, keys, visuals, noise)
+
+
+def world_embodiment(world: str) -> Embodiment:
+    """The embodiment file of a world.
+
+    Raises:
+        UserError: unknown world, or its file is not installed.
+    """
+    chosen = WORLDS[choose("world", world, WORLDS)]
+    return Embodiment.load(sim_worlds_file(chosen.embodiment_file))
+
+
+def _camera_streams(world: World, embodiment: Embodiment, names: Sequence[str]) -> list[str]:
+    if isinstance(names, str):
+        raise UserError(f"cameras: expected a list of names, saw the text '{names}'")
+    streams = {
+        key: source.camera
+        for key, source in world.sources.items()
+        if isinstance(source, CameraSource) and key in embodiment.streams
+    }
+    for name in names:
+        choose("camera", name, [*world.cameras, *streams])
+    return [key for key, camera in streams.items() if key in names or camera in names]

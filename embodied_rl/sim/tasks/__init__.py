@@ -1,0 +1,1 @@
+"""Tasks: scene, randomisation, success and time limit, each with a scripted expert."""

@@ -1,0 +1,124 @@
+"""What a task is: objects in a world, a random start, and a verdict that is latched.
+
+Success is an event, not a state at the end: the episode ends at the instant it happens. Otherwise
+a policy that has finished, and sees the same as at the beginning, could set off again and undo it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+import numpy as np
+
+from embodied_rl.core.policy import Outcome
+
+CUBE_HALF_M = 0.02
+CUBE_MASS_KG = 0.06
+CUBE_RGBA = (0.90, 0.33, 0.16, 1.0)
+DISC_HALF_THICKNESS_M = 0.0006
+
+RUNNING = Outcome(done=False, success=False, reason="running", score=0.0)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an episode begins: the tool points straight down, the gripper is open."""
+
+    tool_position: np.ndarray  # (3,) metres
+    object_position: np.ndarray  # (3,) metres
+    object_yaw: float  # rad
+
+
+@dataclass(frozen=True)
+class ObjectState:
+    """What a task judges by; ``held`` is a function because it is rarely asked and not free."""
+
+    time_s: float  # since the start of the episode
+    position: np.ndarray  # (3,) metres
+    speed: float  # m/s
+    held: Callable[[], bool]  # whether a finger touches the object
+
+    def rests(self) -> bool:
+        """Lies on the table, let go and still."""
+        low = abs(float(self.position[2]) - CUBE_HALF_M) < 0.006
+        return low and self.speed < 0.03 and not self.held()
+
+    def distance(self, point: np.ndarray) -> float:
+        """Horizontal distance to ``point``, metres."""
+        return float(np.hypot(*(self.position[:2] - point[:2])))
+
+
+class Task(Protocol):
+    """One task of a world. ``update`` is called after every simulator step."""
+
+    name: str
+    world: str
+    instruction: str
+    time_limit_s: float
+    instances: dict[str, str]  # name in segmentation -> body
+
+    def build(self, spec: mujoco.MjSpec) -> None:
+        """Add the task's objects to the world."""
+
+    def start(self, rng: np.random.Generator) -> Start:
+        """Draw the start of an episode and forget the last one."""
+
+    def update(self, state: ObjectState) -> Outcome:
+        """Judge the new state; once the outcome is done, later states do not change it."""
+
+
+def add_cube(spec: mujoco.MjSpec, name: str = "cube") -> None:
+    """A 4 cm cube that a parallel gripper can hold."""
+    body = spec.worldbody.add_body(name=name, pos=[0.45, 0, CUBE_HALF_M])
+    body.add_freejoint(name=f"{name}_free")
+    body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[CUBE_HALF_M] * 3,
+        mass=CUBE_MASS_KG,
+        rgba=CUBE_RGBA,
+        contype=1,
+        conaffinity=3,
+        condim=4,
+        friction=[0.9, 0.01, 0.0001],
+        solref=[0.005, 1],
+        group=1,
+    )
+
+
+def add_disc(spec: mujoco.MjSpec, name: str, centre: np.ndarray, radius: float, rgba) -> None:
+    """A coloured disc on the table, drawn only: a lighter rim and a filled middle."""
+    body = spec.worldbody.add_body(name=name, pos=[centre[0], centre[1], 0])
+    rim = [0.5 + 0.5 * value for value in rgba[:3]]
+    for radius_m, height, colour in (
+        (radius, DISC_HALF_THICKNESS_M, [*rim, 1.0]),
+        (0.82 * radius, 1.7 * DISC_HALF_THICKNESS_M, rgba),
+    ):
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            size=[radius_m, height, 0],
+            pos=[0, 0, height],
+            rgba=colour,
+            contype=0,
+            conaffinity=0,
+            group=1,
+        )
+
+
+def uniform_in_disc(rng: np.random.Generator, radius: float) -> np.ndarray:
+    """``(2,)`` point, uniform in a disc around 0."""
+    angle, r = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform())
+    return np.array([r * np.cos(angle), r * np.sin(angle)])
+
+
+def upright_quaternion(yaw: float) -> np.ndarray:
+    """``(4,)`` w, x, y, z."""
+    return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
+
+
+def fell(state: ObjectState) -> bool:
+    """Whether the object has left the table."""
+    return bool(state.position[2] < -0.05)
