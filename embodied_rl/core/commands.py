@@ -78,6 +78,8 @@ class JointWatch:
         UserError: no stream of the embodiment measures the position of a commanded joint.
     """
 
+    KEEP_NS = 2 * NANOSECONDS  # a command is never older than this when it starts
+
     def __init__(self, embodiment: Embodiment):
         self._names = embodiment.action_names
         self._source: dict[str, tuple[str, int]] = {}
@@ -98,7 +100,9 @@ class JointWatch:
         self._builder.reset(start_ns)
 
     def add(self, key: str, sample: Sample) -> Arrival:
-        return self._builder.add(key, sample)
+        arrival = self._builder.add(key, sample)
+        self._builder.forget_before(sample.stamp_ns - self.KEEP_NS)
+        return arrival
 
     def owing(self, time_ns: int) -> list[str]:
         """The streams whose sample for that time has not arrived yet."""

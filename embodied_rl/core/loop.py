@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, check_chunk
 from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
@@ -18,19 +20,25 @@ class ControlLoop:
         self.policy = policy
         self.period_ns = embodiment.period_ns
         self.builder = RowBuilder(embodiment, policy.spec.streams)
+        self.episode: EpisodeInfo | None = None
         self.next_tick_ns = 0
         self._next_act_ns = 0
         self.invalid_rows = 0
 
     def reset(self, episode: EpisodeInfo) -> None:
         """Begin an episode; its first tick is the first one on the grid from ``start_ns`` on."""
+        self.episode = episode
         self.builder.reset(episode.start_ns)
         self.policy.reset(episode)
         self.next_tick_ns = self._next_act_ns = first_tick(episode.start_ns, self.period_ns)
         self.invalid_rows = 0
 
     def add(self, key: str, sample: Sample) -> Arrival:
-        return self.builder.add(key, sample)
+        """Hand over a sample. A clock that was set back begins the episode anew from there."""
+        arrival = self.builder.add(key, sample)
+        if arrival is Arrival.CLOCK_JUMP and self.episode is not None:
+            self.reset(replace(self.episode, start_ns=sample.stamp_ns))
+        return arrival
 
     def owing(self) -> list[str]:
         """The streams that the next tick still waits for."""

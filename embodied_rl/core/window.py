@@ -108,15 +108,16 @@ class _Buffer:
     values: list[np.ndarray] = field(default_factory=list)
 
     def insert(self, sample: Sample) -> Arrival:
-        if self.stamps and sample.stamp_ns < self.stamps[-1] - CLOCK_JUMP_NS:
-            self.stamps, self.values = [sample.stamp_ns], [sample.value]
-            return Arrival.CLOCK_JUMP
         place = bisect_left(self.stamps, sample.stamp_ns)
         if place < len(self.stamps) and self.stamps[place] == sample.stamp_ns:
             return Arrival.DUPLICATE
         self.stamps.insert(place, sample.stamp_ns)
         self.values.insert(place, sample.value)
         return Arrival.OK if place == len(self.stamps) - 1 else Arrival.DISORDERED
+
+    def clear(self) -> None:
+        self.stamps.clear()
+        self.values.clear()
 
     def forget_before(self, tick_ns: int) -> None:
         """Keep the newest sample not after ``tick_ns`` and all that follow."""
@@ -143,15 +144,30 @@ class RowBuilder:
             del buffer.stamps[:first], buffer.values[:first]
 
     def add(self, key: str, sample: Sample) -> Arrival:
-        arrival = Arrival.BEFORE_START
-        if sample.stamp_ns >= self._start_ns:
-            arrival = self._buffers[key].insert(sample)
+        """Take one sample. After a CLOCK_JUMP nothing is kept but this sample; the caller resets
+        what it derived from the old rows."""
+        buffer = self._buffers[key]
+        newest_ns = buffer.stamps[-1] if buffer.stamps else sample.stamp_ns
+        if sample.stamp_ns < newest_ns - CLOCK_JUMP_NS:
+            arrival = Arrival.CLOCK_JUMP
+            for other in self._buffers.values():
+                other.clear()
+            self._start_ns = sample.stamp_ns
+            self._built_ns = sample.stamp_ns - 1
+            buffer.insert(sample)
+        elif sample.stamp_ns < self._start_ns:
+            arrival = Arrival.BEFORE_START
+        else:
+            arrival = buffer.insert(sample)
             if arrival is not Arrival.DUPLICATE and sample.stamp_ns <= self._built_ns:
                 arrival = Arrival.LATE
-        elif self._start_ns - sample.stamp_ns > CLOCK_JUMP_NS and self._buffers[key].stamps:
-            arrival = Arrival.CLOCK_JUMP
         self.counts[arrival] += 1
         return arrival
+
+    def forget_before(self, time_ns: int) -> None:
+        """Let go of samples that no row at or after ``time_ns`` can need."""
+        for buffer in self._buffers.values():
+            buffer.forget_before(time_ns)
 
     def complete(self, tick_ns: int) -> bool:
         """Whether no stream owes a sample any more: its next one is due after the tick."""

@@ -1,0 +1,126 @@
+"""The last look at a command: what the command gate node decides, without ROS.
+
+The gate is the only writer of actuator topics. It lets limited chunks through, and holds the robot
+still when the policy falls silent, when a chunk runs out, or when somebody stops it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+
+import numpy as np
+
+from embodied_rl.core.commands import CommandLimiter
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import ActionChunk
+
+
+class GateState(Enum):
+    WAITING = "no command yet"
+    FOLLOWING = "following a chunk"
+    HOLDING = "holding still"
+    STOPPED = "emergency stop"
+
+
+class CommandGate:
+    """State machine of the gate. All times are ROS times in nanoseconds."""
+
+    def __init__(self, embodiment: Embodiment):
+        self._embodiment = embodiment
+        self._period_ns = embodiment.period_ns
+        self.counts: Counter[str] = Counter()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin an episode: forget the chunk; an emergency stop stays."""
+        stopped = hasattr(self, "state") and self.state is GateState.STOPPED
+        self._limiter = CommandLimiter(self._embodiment)
+        self._chunk: ActionChunk | None = None
+        self.reason = ""
+        self.state = GateState.STOPPED if stopped else GateState.WAITING
+
+    @property
+    def started(self) -> bool:
+        """Whether it knows where the robot is; :meth:`start` tells it."""
+        return self._limiter.started
+
+    @property
+    def chunk_stamp_ns(self) -> int:
+        """Stamp of the chunk in force, 0 when there is none."""
+        return self._chunk.stamp_ns if self._chunk else 0
+
+    def start(self, time_ns: int, positions: np.ndarray) -> None:
+        """Measured joint positions ``(A,)``, from which the first command is limited."""
+        self._limiter.reset(time_ns, positions)
+
+    def accept(self, chunk: ActionChunk) -> ActionChunk | None:
+        """The limited chunk that is now in force, or None while stopped.
+
+        Raises:
+            UserError: a value is not finite, or the chunk is older than the one in force.
+        """
+        if self.state is GateState.STOPPED:
+            self.counts["refused while stopped"] += 1
+            return None
+        try:
+            if chunk.stamp_ns < self.chunk_stamp_ns:
+                raise UserError(
+                    f"command: expected a chunk not older than {self.chunk_stamp_ns} ns, "
+                    f"saw {chunk.stamp_ns} ns"
+                )
+            limited, report = self._limiter.limit(chunk)
+        except UserError:
+            self.counts["refused"] += 1
+            raise
+        self.counts["chunks"] += 1
+        for name in ("position", "velocity", "workspace"):
+            self.counts[f"{name} limit"] += getattr(report, name)
+        self._chunk, self.state, self.reason = limited, GateState.FOLLOWING, ""
+        return limited
+
+    def ends_before(self, time_ns: int) -> bool:
+        """Whether the chunk in force has run out by a time."""
+        return self._chunk is None or self._chunk.end_ns <= time_ns
+
+    def next_target(self, tick_ns: int) -> ActionChunk:
+        """The one target of the control period that begins at ``tick_ns``; a hold if there is none.
+
+        Needs :meth:`start`.
+        """
+        if self.state is GateState.FOLLOWING and not self.ends_before(tick_ns):
+            assert self._chunk is not None
+            rest = self._chunk.after(tick_ns)
+            return ActionChunk(tick_ns, self._period_ns, rest.values[:1])
+        if self.state is GateState.FOLLOWING:
+            return self.hold(tick_ns, "the chunk has run out")
+        return self._still(tick_ns)
+
+    def hold(self, time_ns: int, reason: str) -> ActionChunk:
+        """Stay where the robot was last sent. Needs :meth:`start`."""
+        if self.state is GateState.FOLLOWING:
+            self.counts["holds"] += 1
+        if self.state is not GateState.STOPPED:
+            self.state, self.reason = GateState.HOLDING, reason
+        return self._still(time_ns)
+
+    def stop(self, time_ns: int) -> ActionChunk | None:
+        """Emergency stop, until :meth:`release`. None when it has never known the robot."""
+        if self.state is not GateState.STOPPED:
+            self.counts["emergency stops"] += 1
+        self.state, self.reason = GateState.STOPPED, "emergency stop"
+        return self._still(time_ns) if self.started else None
+
+    def release(self) -> None:
+        """End an emergency stop; nothing moves before the next chunk."""
+        if self.state is GateState.STOPPED:
+            self.state, self.reason = GateState.HOLDING, "released, no command yet"
+
+    def _still(self, time_ns: int) -> ActionChunk:
+        target = self._limiter.target(time_ns)
+        # From here on the robot is where it was held, not where the old chunk would have led.
+        self._limiter.reset(time_ns, target)
+        self._chunk = None
+        tick_ns = time_ns // self._period_ns * self._period_ns
+        return ActionChunk(tick_ns, self._period_ns, target[None])

@@ -1,0 +1,278 @@
+"""The only writer of a robot's actuator topics: limits, staleness, emergency stop.
+
+Subscribes to ``policy/chunk`` and ``policy/heartbeat``; writes the command topics of the embodiment
+file, and what it let through to ``command/executed``. The decisions are
+:class:`embodied_rl.core.gate.CommandGate`'s.
+
+In ``realtime`` a chunk goes out as soon as it comes, and silence of the policy is noticed by a
+steady timer. In ``lockstep`` the gate answers each tick of ``/clock`` once the policy has said that
+it is done with that tick, with exactly one message on each command topic.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Bool, Float64MultiArray, Header
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from embodied_rl.core.commands import JointWatch
+from embodied_rl.core.decode import decode
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.gate import CommandGate, GateState
+from embodied_rl.core.policy import ActionChunk
+from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.process import Stop, parameter, run
+
+# Silence is called after 1.5 periods and looked for ten times a period, so that even a policy that
+# died right after a heartbeat is noticed within 2 periods.
+SILENCE_PERIODS = 1.5
+CHECKS_PER_PERIOD = 10
+
+
+class CommandGateNode(Node):
+    def __init__(self, stop: Stop):
+        super().__init__("command_gate_node")
+        path = parameter(self, "embodiment", "", "embodiment file of the robot")
+        self._lockstep = (
+            parameter(self, "mode", "realtime", "clock mode", ("realtime", "lockstep"))
+            == "lockstep"
+        )
+        self.embodiment = Embodiment.load(path)
+        self._gate = CommandGate(self.embodiment)
+        self._watch = JointWatch(self.embodiment)
+        self._pending: list[ActionChunk] = []  # chunks that wait for the first joint positions
+        self._beat_steady_s = float("-inf")
+        self._beat_tick_ns = self._beat_chunk_ns = self._last_chunk_ns = 0
+        self._open_tick_ns = self._done_tick_ns = 0
+        self._last_error = ""
+        self._create_publishers()
+        self._create_subscriptions()
+        self.create_service(Trigger, "~/reset_episode", self._on_reset)
+        self.create_service(SetBool, "~/emergency_stop", self._on_stop_service)
+        self._diagnostics = diagnostics.Diagnostics(self, self._status)
+        if not self._lockstep:
+            period_s = self.embodiment.period_ns / 1e9
+            self._silence_s = SILENCE_PERIODS * period_s
+            steady = RosClock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(period_s / CHECKS_PER_PERIOD, self._on_timer, clock=steady)
+        self.get_logger().info(f"gate ready for {self.embodiment.name}")
+
+    def _create_publishers(self) -> None:
+        self._executed = self.create_publisher(JointTrajectory, "command/executed", qos.COMMANDS)
+        self._actuators = {
+            key: self.create_publisher(
+                messages.MESSAGE_CLASSES[command.type], command.topic, qos.COMMANDS
+            )
+            for key, command in self.embodiment.commands.items()
+        }
+
+    def _create_subscriptions(self) -> None:
+        self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.COMMANDS)
+        self.create_subscription(Header, "policy/heartbeat", self._on_beat, qos.COMMANDS)
+        self.create_subscription(Bool, "emergency_stop", self._on_stop_topic, qos.COMMANDS)
+        if self._lockstep:
+            self.create_subscription(Clock, "/clock", self._on_clock, qos.CLOCK)
+        topics = {self.embodiment.streams[key].topic for key in self._watch.keys}
+        for topic in topics:
+            kind = messages.MESSAGE_CLASSES[self.embodiment.topics()[topic][0].type]
+            self.create_subscription(
+                kind, topic, lambda m, t=topic: self._on_joints(t, m), qos.reliable(100)
+            )
+
+    # What comes in
+
+    def _on_joints(self, topic: str, message) -> None:
+        for key in self._watch.keys:
+            stream = self.embodiment.streams[key]
+            if stream.topic == topic:
+                try:
+                    self._watch.add(key, decode(stream, message))
+                except UserError as error:
+                    self._complain(str(error))
+        self._advance()
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        try:
+            chunk = messages.read_chunk(message, self.embodiment, "policy/chunk")
+        except UserError as error:
+            self._gate.counts["refused"] += 1
+            self._complain(str(error))
+            return
+        self._pending.append(chunk)
+        self._advance()
+
+    def _on_beat(self, message: Header) -> None:
+        self._beat_steady_s = time.monotonic()
+        self._beat_tick_ns = messages.stamp_ns(message)
+        self._beat_chunk_ns = int(message.frame_id or 0)
+        self._advance()
+
+    def _on_clock(self, message: Clock) -> None:
+        now_ns = message.clock.sec * 1_000_000_000 + message.clock.nanosec
+        if now_ns % self.embodiment.period_ns == 0:
+            self._open_tick_ns = now_ns
+            self._advance()
+
+    # What goes out
+
+    def _advance(self) -> None:
+        """Accept the chunks whose start is known, then answer the open tick if it is time."""
+        while self._pending and self._start_at(self._pending[0].stamp_ns):
+            self._accept(self._pending.pop(0))
+        if self._lockstep and not self._pending and self._policy_is_done():
+            tick_ns = self._open_tick_ns
+            if not self._start_at(tick_ns):
+                return
+            self._done_tick_ns = tick_ns
+            self._publish(self._gate.next_target(tick_ns))
+
+    def _policy_is_done(self) -> bool:
+        """Whether the policy has dealt with the open tick and its chunk has come through too."""
+        return (
+            self._open_tick_ns > self._done_tick_ns
+            and self._beat_tick_ns >= self._open_tick_ns
+            and self._beat_chunk_ns <= max(self._last_chunk_ns, self._gate.chunk_stamp_ns)
+        )
+
+    def _start_at(self, time_ns: int) -> bool:
+        """Whether the gate knows where the robot is, asking the joint states if it must."""
+        if self._gate.started:
+            return True
+        if self._lockstep and self._watch.owing(time_ns):
+            return False
+        try:
+            self._gate.start(time_ns, self._watch.positions(time_ns))
+        except UserError as error:
+            self._pending.clear()
+            self._complain(str(error))
+            return False
+        return True
+
+    def _accept(self, chunk: ActionChunk) -> None:
+        self._last_chunk_ns = max(self._last_chunk_ns, chunk.stamp_ns)
+        try:
+            limited = self._gate.accept(chunk)
+        except UserError as error:
+            self._complain(str(error))
+            return
+        if limited is None:
+            return
+        if self._lockstep:
+            self._record(limited)
+        else:
+            self._publish(limited)
+
+    def _publish(self, chunk: ActionChunk) -> None:
+        """Encode everything, then send, so that no half of a command goes out on an error."""
+        outgoing = []
+        for key, part in self.embodiment.slices().items():
+            command = self.embodiment.commands[key]
+            if command.type == JOINT_TRAJECTORY:
+                message = messages.trajectory(chunk, command.joints, part)
+            else:
+                message = Float64MultiArray(data=chunk.values[0, part].tolist())
+            outgoing.append((self._actuators[key], message))
+        for publisher, message in outgoing:
+            publisher.publish(message)
+        if not self._lockstep or self._gate.state is not GateState.FOLLOWING:
+            self._record(chunk)
+
+    def _record(self, chunk: ActionChunk) -> None:
+        names = self.embodiment.action_names
+        self._executed.publish(messages.trajectory(chunk, names, slice(0, len(names))))
+
+    def _on_timer(self) -> None:
+        """Realtime: step the unstamped actuators along the chunk, and notice silence."""
+        if self._gate.state is not GateState.FOLLOWING:
+            return
+        now_ns = messages.now_ns(self)
+        silent_s = time.monotonic() - self._beat_steady_s
+        if silent_s > self._silence_s:
+            self._hold(now_ns, f"no heartbeat of the policy for {silent_s * 1e3:.0f} ms")
+        elif self._gate.ends_before(now_ns):
+            self._hold(now_ns, "the chunk has run out")
+        else:
+            self._step_arrays(now_ns // self.embodiment.period_ns * self.embodiment.period_ns)
+
+    def _hold(self, now_ns: int, reason: str) -> None:
+        self._publish(self._gate.hold(now_ns, reason))
+        self.get_logger().warning(f"holding: {reason}")
+        self._diagnostics.publish()
+
+    def _step_arrays(self, tick_ns: int) -> None:
+        if tick_ns <= self._done_tick_ns:
+            return
+        self._done_tick_ns = tick_ns
+        target = self._gate.next_target(tick_ns).values[0]
+        for key, part in self.embodiment.slices().items():
+            if self.embodiment.commands[key].type != JOINT_TRAJECTORY:
+                self._actuators[key].publish(Float64MultiArray(data=target[part].tolist()))
+
+    # Services, emergency stop, diagnostics
+
+    def _on_reset(self, request, response):
+        self._gate.reset()
+        self._pending.clear()
+        self._watch.reset(messages.now_ns(self))
+        self._last_chunk_ns = self._beat_tick_ns = self._beat_chunk_ns = 0
+        response.success, response.message = True, self._gate.state.value
+        return response
+
+    def _on_stop_service(self, request, response):
+        self._set_stop(request.data)
+        response.success, response.message = True, self._gate.state.value
+        return response
+
+    def _on_stop_topic(self, message: Bool) -> None:
+        self._set_stop(message.data)
+
+    def _set_stop(self, wanted: bool) -> None:
+        if wanted:
+            still = self._gate.stop(messages.now_ns(self))
+            if still is not None and not self._lockstep:
+                self._publish(still)
+        else:
+            self._gate.release()
+        self.get_logger().warning("emergency stop" if wanted else "emergency stop released")
+        self._diagnostics.publish()
+
+    def _complain(self, text: str) -> None:
+        if text != self._last_error:
+            self.get_logger().error(text)
+        self._last_error = text
+        self._diagnostics.publish()
+
+    def _status(self) -> diagnostics.Status:
+        rivals = [
+            command.topic
+            for command in self.embodiment.commands.values()
+            if self.count_publishers(command.topic) > 1
+        ]
+        state = self._gate.state
+        level, line = diagnostics.OK, state.value
+        if self._gate.reason:
+            line = f"{state.value}: {self._gate.reason}"
+        if state is GateState.HOLDING:
+            level = diagnostics.WARN
+        if state is GateState.STOPPED:
+            level = diagnostics.ERROR
+        if rivals:
+            level, line = diagnostics.ERROR, f"another node publishes on {rivals[0]}"
+        figures = {"state": state.name, **self._gate.counts, "last_error": self._last_error}
+        return level, line, figures
+
+
+def main() -> int:
+    return run(CommandGateNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

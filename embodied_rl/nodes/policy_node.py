@@ -1,0 +1,362 @@
+"""Lifecycle node that hosts any policy of the registry, by checkpoint folder or model name.
+
+Streams of the embodiment come in; ``policy/chunk`` (a JointTrajectory over all action dimensions)
+and ``policy/heartbeat`` go out to the command gate. Callbacks only decode and store; a worker
+thread builds the rows, infers and publishes, so that inference never delays a message.
+
+Heartbeat: stamp = last control tick dealt with, frame_id = stamp in ns of the last chunk. In
+``lockstep`` it is sent once a tick, and the simulator's progress hangs on it; in ``realtime`` a
+steady timer sends it twice a period as long as the node is active.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import yaml
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.loop import ControlLoop
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo
+from embodied_rl.core.window import Arrival, Sample
+from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.lifecycle import transition
+from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.stream_input import StreamInput
+from embodied_rl.policies.registry import load_policy
+
+GRACE_PERIODS = 0.5  # how long a tick waits for a stream that is late
+
+
+class PolicyNode(LifecycleNode):
+    def __init__(self, stop: Stop):
+        super().__init__("policy_node")
+        self._stop = stop
+        self._policy_name = parameter(self, "policy", "", "model name, checkpoint folder or expert")
+        self._task = parameter(self, "task", "", "task, for the scripted expert")
+        self._embodiment_path = parameter(self, "embodiment", "", "embodiment file of the robot")
+        mode = parameter(self, "mode", "realtime", "clock mode", ("realtime", "lockstep"))
+        self._lockstep = mode == "lockstep"
+        self._memory_path = Path(
+            parameter(self, "memory_path", "policy_memory.safetensors", "file of ~/save_memory")
+        )
+        self._instruction = ""
+        self._active = False
+        self._loop: ControlLoop | None = None
+        self._inbox: queue.SimpleQueue[tuple[str, Sample, float] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # held while the loop or the policy is touched
+        self._announced: EpisodeInfo | None = None
+        self._clear_figures()
+        self._diagnostics = diagnostics.Diagnostics(self, self._status)
+
+    def _clear_figures(self) -> None:
+        self._latency = diagnostics.Percentiles()
+        self._ticks = self._chunks = self._misses = self._skipped = 0
+        self._last_arrival_s = 0.0
+        self._last_tick_ns = self._last_chunk_ns = 0
+        self._error = ""
+
+    # Lifecycle
+
+    @transition
+    def on_configure(self, state) -> None:
+        self.embodiment = Embodiment.load(self._embodiment_path)
+        self.use(load_policy(self._policy_name, self.embodiment, self._task or None))
+
+    def use(self, policy) -> None:
+        """Host a policy: subscribe to its streams and start the worker."""
+        self._loop = ControlLoop(policy, self.embodiment)
+        self._input = StreamInput(self, self.embodiment, policy.spec.streams, self._on_sample)
+        self._chunk_publisher = self.create_publisher(JointTrajectory, "policy/chunk", qos.COMMANDS)
+        self._beat_publisher = self.create_publisher(Header, "policy/heartbeat", qos.COMMANDS)
+        self._parts = [
+            self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
+            self.create_subscription(String, "instruction", self._on_instruction, qos.LATCHED),
+        ]
+        self._services = [
+            self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
+            for name in ("reset_episode", "episode_report", "save_memory", "load_memory")
+        ]
+        if not self._lockstep:
+            half_period_s = self.embodiment.period_ns / 2e9
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._beat_timer = self.create_timer(half_period_s, self._on_beat_timer, clock=steady)
+        self._worker = threading.Thread(target=self._work, name="policy", daemon=True)
+        self._worker.start()
+        spec = policy.spec
+        self.get_logger().info(
+            f"configured {spec.name}: streams {list(spec.streams)}, history {spec.history} x "
+            f"{spec.stride}, {spec.execute} of {spec.chunk} targets a chunk at {spec.rate_hz:g} Hz"
+        )
+
+    @transition
+    def on_activate(self, state) -> None:
+        self._input.check_rates()
+        with self._lock:
+            self._active = True
+            if self._announced is not None:
+                self._begin(self._announced)
+            elif not self._has_conductor():
+                self._begin(self._own_episode())
+        self.get_logger().info("active")
+
+    @transition
+    def on_deactivate(self, state) -> None:
+        """Stop acting; the memory stays, so that activation may go on with it."""
+        self._active = False
+        self.get_logger().info("inactive; the command gate will hold the robot")
+
+    @transition
+    def on_cleanup(self, state) -> None:
+        self._release()
+
+    @transition
+    def on_shutdown(self, state) -> None:
+        self._release()
+
+    def close(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._loop is None:
+            return
+        self._active = False
+        self._inbox.put(None)
+        self._worker.join(timeout=5.0)
+        self._input.close()
+        for part in self._parts:
+            self.destroy_subscription(part)
+        for service in self._services:
+            self.destroy_service(service)
+        for publisher in (self._chunk_publisher, self._beat_publisher):
+            self.destroy_publisher(publisher)
+        if not self._lockstep:
+            self.destroy_timer(self._beat_timer)
+        self._loop = None
+
+    # Episodes
+
+    def _has_conductor(self) -> bool:
+        return self.count_publishers("episode/start") > 0
+
+    def _own_episode(self) -> EpisodeInfo:
+        """On a robot nobody announces episodes: one begins now, with the latest instruction."""
+        now_ns = messages.now_ns(self)
+        return EpisodeInfo(0, now_ns % 2**32, self._task, self._instruction, now_ns)
+
+    def _begin(self, info: EpisodeInfo) -> None:
+        assert self._loop is not None
+        self._clear_figures()
+        self._loop.reset(info)
+
+    def _on_instruction(self, message: String) -> None:
+        self._instruction = message.data
+
+    def _on_episode(self, message: String) -> None:
+        try:
+            info = EpisodeInfo.from_yaml(message.data, "episode/start")
+        except UserError as error:
+            self._fail(str(error))
+            return
+        with self._lock:
+            self._announced = info
+            if self._active:
+                self._begin(info)
+
+    def _on_reset_episode(self, request, response):
+        """Say which episode it is in; where nobody announces episodes, begin one."""
+        with self._lock:
+            if not self._has_conductor() and self._active:
+                self._begin(self._own_episode())
+            episode = self._loop.episode if self._loop else None
+        response.success = self._active and episode is not None
+        response.message = episode.to_yaml() if response.success else "no episode yet"
+        return response
+
+    # Data path
+
+    def _on_sample(self, key: str, sample: Sample) -> None:
+        self._inbox.put((key, sample, time.perf_counter()))
+
+    def _work(self) -> None:
+        """Worker thread: samples into the loop, then every tick that is due."""
+        while True:
+            try:
+                item = self._inbox.get(timeout=self.embodiment.period_ns / 20e9)
+            except queue.Empty:
+                pass
+            else:
+                if item is None:
+                    return
+                self._take(item)
+            if self._active and self._inbox.empty():
+                try:
+                    self._run_ticks()
+                except UserError as error:
+                    self._fail(str(error))
+                except Exception:
+                    # A defect in a policy must not leave a silent thread: the gate holds, the
+                    # process ends and the bring-up says which node it was.
+                    self.get_logger().fatal(traceback.format_exc())
+                    self._stop.set(1)
+                    return
+
+    def _take(self, item: tuple[str, Sample, float]) -> None:
+        key, sample, arrival_s = item
+        with self._lock:
+            if self._loop is None or self._loop.episode is None:
+                return
+            self._last_arrival_s = arrival_s
+            if self._loop.add(key, sample) is Arrival.CLOCK_JUMP:
+                self._fail(f"stream '{key}': the clock was set back; the memory begins anew")
+
+    def _run_ticks(self) -> None:
+        while True:
+            with self._lock:
+                loop = self._loop
+                if loop is None or loop.episode is None or not self._is_due(loop):
+                    return
+                if not self._lockstep:
+                    self._skipped += loop.skip_to(self._newest_tick(loop))
+                chunk = loop.tick()[1]
+                self._ticks += 1
+                self._last_tick_ns = loop.next_tick_ns - self.embodiment.period_ns
+                if chunk is not None:
+                    self._send(chunk)
+                if self._lockstep:
+                    self._beat()
+
+    def _is_due(self, loop: ControlLoop) -> bool:
+        """Every stream has delivered, or the tick has waited for the late ones long enough."""
+        if not loop.owing():
+            return True
+        grace_ns = int(GRACE_PERIODS * self.embodiment.period_ns)
+        return messages.now_ns(self) >= loop.next_tick_ns + grace_ns
+
+    def _newest_tick(self, loop: ControlLoop) -> int:
+        """The newest tick that can be acted upon; older ones came too late."""
+        period_ns = self.embodiment.period_ns
+        newest_ns = messages.now_ns(self) // period_ns * period_ns
+        while newest_ns > loop.next_tick_ns and loop.builder.owing(newest_ns):
+            newest_ns -= period_ns
+        return max(newest_ns, loop.next_tick_ns)
+
+    def _send(self, chunk: ActionChunk) -> None:
+        stamp_ns = chunk.stamp_ns
+        if not self._lockstep:
+            now_ns = messages.now_ns(self)
+            # Later than one period after its tick, part of the plan was never carried out.
+            self._misses += int(now_ns > stamp_ns + chunk.period_ns)
+            chunk = chunk.after(now_ns)
+            if not len(chunk.values):
+                self._fail(f"inference took longer than the whole chunk of {stamp_ns} ns")
+                return
+        names = self.embodiment.action_names
+        message = messages.trajectory(chunk, names, slice(0, len(names)))
+        self._chunk_publisher.publish(message)
+        self._chunks += 1
+        self._last_chunk_ns = chunk.stamp_ns
+        self._latency.add((time.perf_counter() - self._last_arrival_s) * 1e3)
+
+    def _beat(self) -> None:
+        message = Header(frame_id=str(self._last_chunk_ns))
+        message.stamp = messages.time_message(self._last_tick_ns)
+        self._beat_publisher.publish(message)
+
+    def _on_beat_timer(self) -> None:
+        if self._active and self._worker.is_alive():
+            self._beat()
+
+    # Reports and memory
+
+    def _on_episode_report(self, request, response):
+        response.success = True
+        response.message = yaml.safe_dump(self._figures(), sort_keys=False)
+        return response
+
+    def _on_save_memory(self, request, response):
+        return self._memory_call(response, self._save_memory)
+
+    def _on_load_memory(self, request, response):
+        return self._memory_call(response, self._load_memory)
+
+    def _memory_call(self, response, action):
+        try:
+            with self._lock:
+                response.message = action()
+            response.success = True
+        except (UserError, OSError) as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _save_memory(self) -> str:
+        blob = self._loop.policy.save_memory()
+        with atomic_write(self._memory_path) as temporary:
+            temporary.write_bytes(blob)
+        return f"{len(blob)} bytes in {self._memory_path}"
+
+    def _load_memory(self) -> str:
+        blob = self._memory_path.read_bytes()
+        self._loop.policy.load_memory(blob)
+        return f"{len(blob)} bytes from {self._memory_path}"
+
+    def _fail(self, text: str) -> None:
+        if text != self._error:
+            self.get_logger().error(text)
+        self._error = text
+        self._diagnostics.publish()
+
+    def _figures(self) -> dict[str, object]:
+        loop = self._loop
+        if loop is None:
+            return {}
+        arrivals = loop.builder.counts
+        return {
+            "policy": loop.policy.spec.name,
+            "episode": loop.episode.episode if loop.episode else -1,
+            "ticks": self._ticks,
+            "chunks": self._chunks,
+            **self._latency.figures("latency"),
+            "deadline_misses": self._misses,
+            "skipped_ticks": self._skipped,
+            "invalid_rows": loop.invalid_rows,
+            "late_samples": arrivals[Arrival.LATE],
+            "disordered_samples": arrivals[Arrival.DISORDERED],
+            "duplicate_samples": arrivals[Arrival.DUPLICATE],
+            **self._input.figures(),
+        }
+
+    def _status(self) -> diagnostics.Status:
+        figures = self._figures()
+        if not figures:
+            return diagnostics.OK, "not configured", {}
+        if not self._active:
+            line = getattr(self, "_last_refusal", None) or "configured, inactive"
+            return diagnostics.WARN, line, figures
+        slow = [key for key, meter in self._input.meters.items() if meter.refused]
+        if self._error or slow:
+            line = self._error or self._input.meters[slow[0]].last_refusal
+            return diagnostics.ERROR, line, figures
+        if self._misses or self._skipped:
+            return diagnostics.WARN, f"{self._misses} deadlines missed", figures
+        return diagnostics.OK, "active", figures
+
+
+def main() -> int:
+    return run(PolicyNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

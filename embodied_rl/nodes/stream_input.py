@@ -1,0 +1,160 @@
+"""Subscriptions to the streams of an embodiment: decode, refuse, count and measure their rates."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from rclpy.node import Node
+
+from embodied_rl.core.decode import decode
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
+from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.window import Sample
+from embodied_rl.nodes import messages, qos
+
+RATE_WINDOW_NS = 2 * NANOSECONDS
+LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not be started
+FUTURE_PERIODS = 2  # control periods that a stamp may lie ahead of the clock
+
+
+@dataclass
+class StreamMeter:
+    """What has been seen of one stream."""
+
+    stream: Stream
+    stamps: deque[int] = field(default_factory=lambda: deque(maxlen=4096))
+    received: int = 0
+    refused: int = 0
+    last_refusal: str = ""
+
+    def count(self, stamp_ns: int) -> None:
+        if self.stamps and stamp_ns < self.stamps[-1]:
+            self.stamps.clear()  # a clock set back, or disorder: measure anew
+        self.stamps.append(stamp_ns)
+        self.received += 1
+        while self.stamps[-1] - self.stamps[0] > RATE_WINDOW_NS:
+            self.stamps.popleft()
+
+    def rate_hz(self) -> float:
+        """Messages a second over the last two seconds of stamps; 0 before the second message."""
+        span = self.stamps[-1] - self.stamps[0] if self.stamps else 0
+        return (len(self.stamps) - 1) * NANOSECONDS / span if span else 0.0
+
+    def measured_s(self) -> float:
+        return (self.stamps[-1] - self.stamps[0]) / NANOSECONDS if self.stamps else 0.0
+
+    @property
+    def delivered(self) -> float:
+        """Measured share of the declared rate."""
+        return self.rate_hz() / self.stream.rate_hz
+
+
+class StreamInput:
+    """Subscribes to the topics of the named streams and hands on each sound sample.
+
+    Args:
+        node: whose executor runs the callbacks.
+        receive: called with (key, sample) on that executor's thread.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        embodiment: Embodiment,
+        keys: Iterable[str],
+        receive: Callable[[str, Sample], None],
+    ):
+        self._node, self._embodiment, self._receive = node, embodiment, receive
+        streams = embodiment.require(keys)
+        self.meters = {key: StreamMeter(stream) for key, stream in streams.items()}
+        self.notes: Counter[str] = Counter()
+        by_topic: dict[str, list[Stream]] = {}
+        for stream in streams.values():
+            by_topic.setdefault(stream.topic, []).append(stream)
+        self._subscriptions = [
+            node.create_subscription(
+                messages.MESSAGE_CLASSES[group[0].type],
+                topic,
+                functools.partial(self._on_message, group),
+                qos.stream(group[0].type),
+            )
+            for topic, group in by_topic.items()
+        ]
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_message(self, group: list[Stream], message) -> None:
+        latest_ns = messages.now_ns(self._node) + FUTURE_PERIODS * self._embodiment.period_ns
+        for stream in group:
+            meter = self.meters[stream.key]
+            try:
+                sample = decode(stream, message)
+                if sample.stamp_ns > latest_ns:
+                    ahead_s = (sample.stamp_ns - latest_ns) / NANOSECONDS
+                    raise MessageError(
+                        f"{stream.topic}: expected a stamp not after the clock, "
+                        f"saw one {ahead_s:.3f} s ahead"
+                    )
+            except MessageError as error:
+                self._refuse(meter, str(error))
+                continue
+            meter.count(sample.stamp_ns)
+            if stream.joints and tuple(message.name[: len(stream.joints)]) != stream.joints:
+                self._note_order(stream, message)
+            self._receive(stream.key, sample)
+
+    def _refuse(self, meter: StreamMeter, reason: str) -> None:
+        if meter.last_refusal != reason:
+            self._node.get_logger().error(f"refused: {reason}")
+        meter.refused += 1
+        meter.last_refusal = reason
+
+    def _note_order(self, stream: Stream, message) -> None:
+        """Joints are found by name; an unexpected order is harmless, but worth a line."""
+        positions = [list(message.name).index(joint) for joint in stream.joints]
+        if positions != sorted(positions):
+            note = f"{stream.topic}: joints in another order, taken by name"
+            self.notes[note] += 1
+
+    def check_rates(self) -> None:
+        """Raises UserError for the first stream that is missing or too slow to act upon."""
+        for meter in self.meters.values():
+            stream, last = meter.stream, meter.last_refusal
+            because = f" ({meter.refused} refused, last: {last})" if last else ""
+            if meter.received < 2:
+                raise UserError(
+                    f"stream '{stream.key}' on {stream.topic}: expected {stream.rate_hz:g} Hz, "
+                    f"saw {meter.received} messages{because}"
+                )
+            age_s = (messages.now_ns(self._node) - meter.stamps[-1]) / NANOSECONDS
+            if age_s > stream.max_age_s + 1 / stream.rate_hz:
+                raise UserError(
+                    f"stream '{stream.key}' on {stream.topic}: expected a sample every "
+                    f"{1 / stream.rate_hz:g} s, saw none for {age_s:.2f} s{because}"
+                )
+            if meter.measured_s() < min(1.0, 10 / stream.rate_hz):
+                raise UserError(
+                    f"stream '{stream.key}' on {stream.topic}: measured for only "
+                    f"{meter.measured_s():.2f} s so far{because}"
+                )
+            if meter.delivered < LOWEST_SHARE:
+                raise UserError(
+                    f"stream '{stream.key}' on {stream.topic}: expected at least "
+                    f"{LOWEST_SHARE:.0%} of {stream.rate_hz:g} Hz, saw {meter.rate_hz():.1f} Hz"
+                    f"{because}"
+                )
+
+    def figures(self) -> dict[str, object]:
+        found: dict[str, object] = dict(self.notes)
+        for key, meter in self.meters.items():
+            found[f"{key}.rate_hz"] = round(meter.rate_hz(), 2)
+            found[f"{key}.delivered"] = round(meter.delivered, 3)
+            if meter.refused:
+                found[f"{key}.refused"] = meter.refused
+                found[f"{key}.last_refusal"] = meter.last_refusal
+        return found
