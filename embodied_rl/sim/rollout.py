@@ -1,0 +1,81 @@
+"""One episode in one process: the same loop, limits and following as over ROS topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embodied_rl.core.commands import ChunkFollower, CommandLimiter
+from embodied_rl.core.loop import ControlLoop
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Outcome, Policy
+from embodied_rl.core.window import Observation
+from embodied_rl.sim.base import Simulator, measured_positions
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """How an episode went. ``commands[k]`` is the limited target in force one period after row
+    ``observations[k]``: what a demonstration teaches as that row's action."""
+
+    info: EpisodeInfo
+    outcome: Outcome
+    ticks: int
+    limited: int  # chunks that the limiter had to change
+    commands: np.ndarray  # (ticks, A) float64
+    observations: list[Observation] = field(default_factory=list, repr=False)
+
+
+def begin(sim: Simulator, episode: int, seed: int) -> EpisodeInfo:
+    """Reset the simulator and describe the episode that begins."""
+    sim.reset(seed)
+    return EpisodeInfo(episode, seed, sim.task_name, sim.instruction, sim.time_ns)
+
+
+def rollout(
+    sim: Simulator,
+    policy: Policy,
+    episode: int = 0,
+    seed: int = 0,
+    *,
+    keep_observations: bool = False,
+    on_tick: Callable[[Observation, ActionChunk | None], None] | None = None,
+) -> EpisodeResult:
+    """Run one episode to its end; the task's time limit ends it at the latest.
+
+    Args:
+        sim: the simulator; it must give every stream that the policy asks for.
+        policy: any policy, a scripted expert included.
+        episode: number of the episode in its run.
+        seed: seed of the episode (see :func:`embodied_rl.core.policy.episode_seed`).
+        keep_observations: return the rows too (memory: images are kept).
+        on_tick: called with the row and the limited chunk of every control tick.
+    """
+    info = begin(sim, episode, seed)
+    loop, limiter = ControlLoop(policy, sim.embodiment), CommandLimiter(sim.embodiment)
+    loop.reset(info)
+    limiter.reset(sim.time_ns, measured_positions(sim.embodiment, sim.read()))
+    follower = ChunkFollower(sim.embodiment, sim.time_ns, sim.command)
+    observations: list[Observation] = []
+    commands: list[np.ndarray] = []
+    limited = 0
+    while not sim.outcome().done:
+        for key, sample in sim.read().items():
+            if key in policy.spec.streams:
+                loop.add(key, sample)
+        if sim.time_ns >= loop.next_tick_ns:
+            observation, chunk = loop.tick()
+            if chunk is not None:
+                chunk, report = limiter.limit(chunk)
+                limited += report.touched
+                follower.follow(chunk)
+            if keep_observations:
+                observations.append(observation)
+            commands.append(limiter.target(observation.stamp_ns + loop.period_ns))
+            if on_tick is not None:
+                on_tick(observation, chunk)
+        sim.step(follower.target(sim.time_ns + sim.step_ns))
+    return EpisodeResult(
+        info, sim.outcome(), len(commands), limited, np.array(commands), observations
+    )
