@@ -9,7 +9,14 @@ from setuptools import find_packages, setup
 
 NAME = "embodied_rl"
 SHARE = f"share/{NAME}"
-NODES = ("sim_node", "policy_node", "command_gate_node", "recorder_node", "episode_node", "lifecycle_node")
+NODES = (
+    "sim_node",
+    "policy_node",
+    "command_gate_node",
+    "recorder_node",
+    "episode_node",
+    "lifecycle_node",
+)
 MESSAGES = (
     "diagnostic", "geometry", "lifecycle", "nav", "rosgraph", "sensor", "std", "trajectory", "visualization",
 )  # fmt: skip
@@ -54,7 +61,9 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Learned policies with memory on ROS 2 robots: simulate, record, train from the bags, deploy.",
-    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description=Path("README.md").read_text(encoding="utf-8")
+    if Path("README.md").exists()
+    else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     maintainer="embodied_rl maintainers",

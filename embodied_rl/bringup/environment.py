@@ -1,0 +1,89 @@
+"""What every process of a graph finds in its environment, and where the shipped files lie."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from embodied_rl.core.errors import UserError
+
+PACKAGE = "embodied_rl"
+PROFILE = "config/fastdds_profile.xml"
+_BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+
+def share_folders() -> list[Path]:
+    """Returns the folders that may hold launch/, config/, sim_worlds/ and models/, nearest first.
+
+    The source tree comes first: with the ROS wheels there is no ament index to ask.
+    """
+    folders = [Path(__file__).resolve().parents[2]]
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    folders += [Path(prefix) / "share" / PACKAGE for prefix in [*prefixes, sys.prefix] if prefix]
+    return folders
+
+
+def share_file(relative: str) -> Path:
+    """Returns a shipped file.
+
+    Raises:
+        UserError: it is in none of the folders.
+    """
+    folders = share_folders()
+    for folder in folders:
+        if (folder / relative).is_file():
+            return folder / relative
+    raise UserError(
+        f"{relative}: not found in {', '.join(map(str, folders))}; "
+        "install with 'pip install -e .' or source the colcon workspace"
+    )
+
+
+def models() -> dict[str, Path]:
+    """Returns the shipped checkpoints: name -> folder."""
+    found: dict[str, Path] = {}
+    for folder in share_folders():
+        for config in sorted(folder.glob("models/*/config.yaml")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def defaults(local: bool) -> dict[str, str]:
+    """Returns the variables a graph sets unless the user has set them.
+
+    Args:
+        local: keep discovery on this machine (a simulation must not meet a robot on the network).
+    """
+    wanted = {
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+        # one network forward per tick on small tensors: more threads only steal cores from the simulator
+        "OMP_NUM_THREADS": "1",
+        "MUJOCO_GL": "egl",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if local:
+        wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if "FASTDDS_DEFAULT_PROFILES_FILE" in os.environ:  # the newer name of the same variable
+        del wanted["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment of a child that runs this interpreter.
+
+    The ROS wheels set LD_LIBRARY_PATH by executing Python once more, and mark that they did. A mark
+    left by the interpreter of another environment would make ours skip that step, so mark and foreign
+    library folders are dropped unless they are our own.
+    """
+    environment = {**os.environ, **extra}
+    paths = [p for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
+    wheels = [p for p in paths if "site-packages/ros_" in p]
+    foreign = [p for p in wheels if not Path(p).is_relative_to(sys.prefix)]
+    if foreign:
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(p for p in paths if p not in foreign)
+    if foreign or not wheels:
+        environment.pop(_BOOTSTRAP_MARK, None)
+    return environment

@@ -1,0 +1,343 @@
+"""The one description of the ROS graphs: arguments, nodes, parameters, order.
+
+``embodied_rl launch`` (:mod:`embodied_rl.bringup.runner`) and ``ros2 launch``
+(:mod:`embodied_rl.bringup.ros_launch`) both run what :func:`build` returns, so the two cannot differ.
+
+The order of a start: all nodes of a stage start together; the next stage waits until every *gate* of
+the stage has ended with exit code 0. In the simulator's graph::
+
+    stage 0   sim_node            wait_for_clock (gate)      nobody meets a clock that is not there yet
+    stage 1   command_gate_node   policy_node   recorder_node   activate_policy (gate)
+    stage 2   episode_node (conductor)                       its end is the end of the graph
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from embodied_rl.bringup.arguments import Argument, Value, parse, suggestion
+from embodied_rl.bringup.environment import defaults, models, share_file
+from embodied_rl.core.errors import UserError
+
+# World -> embodiment file and tasks; a test holds this table against the simulator's own registry,
+# which is not imported here because that would load MuJoCo to print a help text.
+WORLD_EMBODIMENT = {"tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml"}
+TASKS = ("pick_place", "replace_object")
+CAMERAS = ("fixed", "wrist")
+EXPERT = "expert"
+
+
+class Role(enum.Enum):
+    """What the end of a process means for the graph."""
+
+    REQUIRED = "required"  # must live as long as the graph; its end is a failure
+    GATE = "gate"  # must end with 0 before the next stage starts
+    CONDUCTOR = "conductor"  # its end with 0 ends the graph in order
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process: ``python -m embodied_rl.nodes.<module>`` under a node name."""
+
+    name: str
+    module: str
+    stage: int
+    parameters: dict[str, Value] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    role: Role = Role.REQUIRED
+    foreground: bool = False  # owns the terminal: its output passes through untouched
+    stop_s: float = 8.0  # time it gets to end after SIGINT
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in the order they start; they stop in the reverse order."""
+
+    name: str
+    nodes: tuple[NodeSpec, ...]
+    namespace: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    log_file: Path | None = None
+    endless: bool = True  # Ctrl-C is the usual end, not an interruption
+    # After the death of a required node the others run on for this long, so that the command gate
+    # sees its commands go stale and brings the robot to a hold before it is stopped itself.
+    settle_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class GraphKind:
+    """A graph before its arguments are known."""
+
+    name: str
+    summary: str
+    example: str
+    arguments: tuple[Argument, ...]
+    build: Callable[[dict[str, Value]], Graph]
+
+
+def build(name: str, given: Mapping[str, str]) -> Graph:
+    """Returns the graph `name` for ``argument -> text``.
+
+    Raises:
+        UserError: unknown graph, argument, choice, model or embodiment; the line names the valid ones.
+    """
+    kind = kind_of(name)
+    return kind.build(parse(name, kind.arguments, given))
+
+
+def kind_of(name: str) -> GraphKind:
+    """Returns the graph kind, or raises UserError with the valid names."""
+    if name not in GRAPHS:
+        raise UserError(
+            f"unknown graph '{name}'{suggestion(name, GRAPHS)}; there are {', '.join(GRAPHS)}"
+        )
+    return GRAPHS[name]
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+_POLICY = Argument("policy", EXPERT, "expert, a model of models/, or a checkpoint folder")
+_NAMESPACE = Argument(
+    "namespace", "", "namespace of every node, for robots side by side", "namespace"
+)
+_RECORD = Argument("record", "false", "write one bag an episode", "bool")
+_OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
+_INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
+_EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot", "path")
+
+SIM_ARGUMENTS = (
+    Argument("world", "tabletop", "world", choices=tuple(WORLD_EMBODIMENT)),
+    Argument("task", "replace_object", "task", choices=TASKS),
+    _POLICY,
+    Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
+    Argument("episodes", "0", "episodes to run; 0 means until Ctrl-C", "int", minimum=0),
+    Argument("seed", "0", "seed of the first episode", "int", minimum=0),
+    Argument("cameras", "fixed,wrist", "cameras to render, or none", choices=CAMERAS, several=True),
+    Argument("visuals", "primitives", "what the cameras see", choices=("primitives", "mesh")),
+    _RECORD,
+    _OUT,
+    _NAMESPACE,
+    Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
+    Argument(
+        "command_timeout_s", "10", "lockstep: wait for a command before holding", "float", minimum=0
+    ),
+)
+ROBOT_ARGUMENTS = (
+    _EMBODIMENT,
+    _POLICY,
+    Argument("task", "", "name of the task, told to the policy"),
+    _INSTRUCTION,
+    _RECORD,
+    _OUT,
+    _NAMESPACE,
+    Argument("use_sim_time", "false", "take the time from /clock (a foreign simulator)", "bool"),
+)
+RECORD_ARGUMENTS = (
+    _EMBODIMENT,
+    _INSTRUCTION,
+    _OUT,
+    _NAMESPACE,
+    Argument("use_sim_time", "false", "take the time from /clock (a foreign simulator)", "bool"),
+)
+
+
+# --- graphs --------------------------------------------------------------------------------------
+
+
+def _sim(values: dict[str, Value]) -> Graph:
+    out = _out_folder(values)
+    embodiment = str(values["embodiment"] or share_file(WORLD_EMBODIMENT[str(values["world"])]))
+    _check_file(embodiment, "embodiment")
+    mode, record, episodes = values["mode"], values["record"], values["episodes"]
+    timed: dict[str, Value] = {"use_sim_time": True}
+    simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
+    simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
+    policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    remap = _clock_remap(str(values["namespace"]))
+    nodes = [
+        NodeSpec("sim_node", "sim_node", 0, simulator, remap),
+        _clock_gate(remap),
+        NodeSpec(
+            "command_gate_node",
+            "command_gate_node",
+            1,
+            {"embodiment": embodiment, "mode": mode} | timed,
+            remap,
+        ),
+        NodeSpec(
+            "policy_node",
+            "policy_node",
+            1,
+            policy | {"embodiment": embodiment, "mode": mode} | timed,
+            remap,
+        ),
+    ]
+    if record:
+        nodes.append(_recorder(embodiment, out, "", 1, timed, remap))
+    nodes += [
+        _activation(1, timed, remap),
+        NodeSpec(
+            "episode_node",
+            "episode_node",
+            2,
+            {"episodes": episodes, "mode": mode, "record": record, "out": str(out)} | timed,
+            remap,
+            role=Role.CONDUCTOR,
+            foreground=True,
+        ),
+    ]
+    return Graph(
+        "sim",
+        tuple(nodes),
+        str(values["namespace"]),
+        defaults(local=True),
+        out / "launch.log",
+        endless=episodes == 0,
+    )
+
+
+def _robot(values: dict[str, Value]) -> Graph:
+    out, embodiment = _out_folder(values), str(values["embodiment"])
+    _check_file(embodiment, "embodiment")
+    if values["instruction"] and not values["record"]:
+        raise UserError(
+            "instruction:=... is written by the recorder: add record:=true, "
+            "or publish the text on the topic 'instruction'"
+        )
+    simulated = bool(values["use_sim_time"])
+    timed: dict[str, Value] = {"use_sim_time": simulated}
+    common = {"embodiment": embodiment, "mode": "realtime"} | timed
+    policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    if policy["policy"] == EXPERT:
+        raise UserError(
+            "policy:=expert exists in the simulator only; "
+            f"a robot needs a checkpoint: {', '.join(models()) or 'a folder made by embodied_rl train'}"
+        )
+    # The gate starts first and stops last: whatever happens, somebody holds the robot.
+    nodes = [_clock_gate(())] if simulated else []
+    nodes += [
+        NodeSpec("command_gate_node", "command_gate_node", 1, common),
+        NodeSpec("policy_node", "policy_node", 1, policy | common),
+    ]
+    if values["record"]:
+        nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, ()))
+    nodes.append(_activation(1, timed, ()))
+    return Graph(
+        "robot",
+        tuple(nodes),
+        str(values["namespace"]),
+        defaults(local=False),
+        out / "launch.log" if values["record"] else None,
+        settle_s=1.0,
+    )
+
+
+def _record(values: dict[str, Value]) -> Graph:
+    out, embodiment = _out_folder(values), str(values["embodiment"])
+    _check_file(embodiment, "embodiment")
+    timed: dict[str, Value] = {"use_sim_time": bool(values["use_sim_time"])}
+    gates = [_clock_gate(())] if values["use_sim_time"] else []
+    recorder = _recorder(embodiment, out, str(values["instruction"]), 1, timed, ())
+    return Graph(
+        "record",
+        (*gates, recorder),
+        str(values["namespace"]),
+        defaults(local=False),
+        out / "launch.log",
+    )
+
+
+def _clock_remap(namespace: str) -> tuple[tuple[str, str], ...]:
+    """`/clock` is absolute; two simulators side by side need one each, below their namespaces."""
+    return (("/clock", "clock"),) if namespace else ()
+
+
+def _clock_gate(remap: tuple[tuple[str, str], ...]) -> NodeSpec:
+    parameters: dict[str, Value] = {"use_sim_time": True, "target": "", "timeout_s": 120.0}
+    return NodeSpec("wait_for_clock", "lifecycle_node", 0, parameters, remap, role=Role.GATE)
+
+
+def _activation(
+    stage: int, timed: dict[str, Value], remap: tuple[tuple[str, str], ...]
+) -> NodeSpec:
+    parameters: dict[str, Value] = {"target": "policy_node", "timeout_s": 120.0} | timed
+    return NodeSpec("activate_policy", "lifecycle_node", stage, parameters, remap, role=Role.GATE)
+
+
+def _recorder(
+    embodiment: str,
+    out: Path,
+    instruction: str,
+    stage: int,
+    timed: dict[str, Value],
+    remap: tuple[tuple[str, str], ...],
+) -> NodeSpec:
+    parameters: dict[str, Value] = {
+        "embodiment": embodiment,
+        "out": str(out),
+        "instruction": instruction,
+    } | timed
+    # closing a bag of images on a slow disk takes longer than ending a node
+    return NodeSpec("recorder_node", "recorder_node", stage, parameters, remap, stop_s=30.0)
+
+
+def _out_folder(values: dict[str, Value]) -> Path:
+    return Path(str(values["out"]).replace("<timestamp>", datetime.now().strftime("%Y%m%d-%H%M%S")))
+
+
+def _check_file(path: str, argument: str) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"{argument}:={path}: no such file")
+
+
+def find_policy(text: str) -> str:
+    """Returns ``expert`` or the absolute folder of a checkpoint, given by name or by path.
+
+    Raises:
+        UserError: neither a shipped model nor a folder with a config.yaml; names the valid models.
+    """
+    if text == EXPERT:
+        return EXPERT
+    shipped = models()
+    if text in shipped:
+        return str(shipped[text])
+    folder = Path(text).expanduser().absolute()
+    if text and (folder / "config.yaml").is_file():
+        return str(folder)
+    names = [EXPERT, *shipped]
+    raise UserError(
+        f"policy:={text}: no such model{suggestion(text, names)}; there are {', '.join(names)}, "
+        "or give a folder that holds config.yaml and weights.safetensors"
+    )
+
+
+GRAPHS = {
+    kind.name: kind
+    for kind in (
+        GraphKind(
+            "sim",
+            "the simulator, a policy and its episodes",
+            "embodied_rl launch sim task:=replace_object policy:=ptp_replace_object episodes:=3",
+            SIM_ARGUMENTS,
+            _sim,
+        ),
+        GraphKind(
+            "robot",
+            "a policy and the command gate on a robot",
+            "embodied_rl launch robot embodiment:=my_robot.yaml policy:=ptp_replace_object",
+            ROBOT_ARGUMENTS,
+            _robot,
+        ),
+        GraphKind(
+            "record",
+            "the recorder alone, driven by its start and stop services",
+            "embodied_rl launch record embodiment:=my_robot.yaml instruction:='put it back'",
+            RECORD_ARGUMENTS,
+            _record,
+        ),
+    )
+}

@@ -1,0 +1,146 @@
+"""Gate of a bring-up: waits for the simulator's clock, then activates one lifecycle node, then exits.
+
+Parameters:
+    target: name of the lifecycle node to configure and activate, relative to the namespace; empty:
+        only the clock is waited for.
+    timeout_s: time for all of it, wall clock.
+    use_sim_time: wait for ``/clock`` first.
+
+Exit code 0 when all of it happened; otherwise one line says what did not, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.client import Client
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from embodied_rl.core.errors import UserError
+from embodied_rl.nodes.process import Stop, parameter, run
+
+INTERRUPTED = 130
+
+_STEPS = (
+    (Transition.TRANSITION_CONFIGURE, "configure", State.PRIMARY_STATE_UNCONFIGURED),
+    (Transition.TRANSITION_ACTIVATE, "activate", State.PRIMARY_STATE_INACTIVE),
+)
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came before the work was done."""
+
+
+class LifecycleGate(Node):
+    """Waits and asks; :meth:`run` is the whole life of the node."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__("lifecycle_node")
+        self._stop = stop
+        self._target = parameter(
+            self, "target", "", "lifecycle node to activate; empty: clock only"
+        )
+        self._timeout_s = parameter(self, "timeout_s", 120.0, "time for all of it, wall clock")
+        self._simulated = self.get_parameter("use_sim_time").value
+        if self._simulated:
+            # The node's own clock stays the wall clock: its deadlines must pass when no /clock comes.
+            self.set_parameters([Parameter("use_sim_time", value=False)])
+        self._deadline_s = time.monotonic() + self._timeout_s
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def run(self) -> str:
+        """Returns one line that says what was done.
+
+        Raises:
+            UserError: what did not happen in time or was refused.
+        """
+        if self._simulated:
+            self._wait_for_clock()
+        if not self._target:
+            return "clock is running"
+        change = self._service(ChangeState, "change_state")
+        state = self._service(GetState, "get_state")
+        for transition, name, start in _STEPS:
+            self._step(change, state, transition, name, start)
+        return f"{self._target} is active"
+
+    def _wait_for_clock(self) -> None:
+        heard: list[Clock] = []
+        # best effort matches whatever the publisher offers
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        subscription = self.create_subscription(Clock, "/clock", heard.append, qos)
+        topic = subscription.topic_name
+        while not heard:
+            self._spin(
+                f"no message on {topic} within {self._timeout_s:g} s: is the simulator running?"
+            )
+        self.destroy_subscription(subscription)
+
+    def _service(self, kind: type, name: str) -> Client:
+        client = self.create_client(kind, f"{self._target}/{name}")
+        while not client.service_is_ready():
+            self._spin(
+                f"{self._target} offers no service {client.srv_name} within {self._timeout_s:g} s: "
+                "is it a lifecycle node, and running?"
+            )
+        return client
+
+    def _step(self, change: Client, state: Client, transition: int, name: str, start: int) -> None:
+        """Asks for one transition, unless a former run has brought the node past it."""
+        current = self._state(state)
+        if current.id == State.PRIMARY_STATE_ACTIVE or (
+            name == "configure" and current.id == State.PRIMARY_STATE_INACTIVE
+        ):
+            return
+        if current.id != start:
+            raise UserError(f"{self._target} cannot {name}: it is in state '{current.label}'")
+        request = ChangeState.Request()
+        request.transition.id = transition
+        future = change.call_async(request)
+        while not future.done():
+            self._spin(f"{self._target} did not {name} within {self._timeout_s:g} s")
+        if not future.result().success:
+            raise UserError(f"{self._target} refused to {name}; its own log says why")
+
+    def _state(self, client: Client) -> State:
+        """The node's state. Asked again every 2 s: a service may be seen before its answers can be
+        received, and the answer of that moment is lost."""
+        while True:
+            future, asked_s = client.call_async(GetState.Request()), time.monotonic()
+            while not future.done() and time.monotonic() < asked_s + 2.0:
+                self._spin(f"{self._target} did not tell its state within {self._timeout_s:g} s")
+            if future.done():
+                return future.result().current_state
+            client.remove_pending_request(future)
+
+    def _spin(self, late: str) -> None:
+        """Handles what arrived in the next moment; raises UserError(late) past the deadline."""
+        if self._stop:
+            raise Interrupted
+        if time.monotonic() > self._deadline_s:
+            raise UserError(late)
+        self._executor.spin_once(timeout_sec=0.05)
+
+
+def _work(node: LifecycleGate, stop: Stop) -> None:
+    try:
+        node.get_logger().info(node.run())
+    except Interrupted:
+        stop.set(INTERRUPTED)
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    return run(LifecycleGate, _work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
