@@ -1,4 +1,4 @@
-"""Gate of a bring-up: waits for the simulator's clock, then activates one lifecycle node, then exits.
+"""Gate of a bring-up: waits for the simulator's clock, activates one lifecycle node, exits.
 
 Parameters:
     target: name of the lifecycle node to configure and activate, relative to the namespace; empty:
@@ -28,6 +28,7 @@ from embodied_rl.nodes.process import Stop, parameter, run
 
 INTERRUPTED = 130
 
+ACTIVATION_PATIENCE_S = 6.0
 _STEPS = (
     (Transition.TRANSITION_CONFIGURE, "configure", State.PRIMARY_STATE_UNCONFIGURED),
     (Transition.TRANSITION_ACTIVATE, "activate", State.PRIMARY_STATE_INACTIVE),
@@ -50,7 +51,7 @@ class LifecycleGate(Node):
         self._timeout_s = parameter(self, "timeout_s", 120.0, "time for all of it, wall clock")
         self._simulated = self.get_parameter("use_sim_time").value
         if self._simulated:
-            # The node's own clock stays the wall clock: its deadlines must pass when no /clock comes.
+            # Its own clock stays the wall clock: deadlines must pass when no /clock comes.
             self.set_parameters([Parameter("use_sim_time", value=False)])
         self._deadline_s = time.monotonic() + self._timeout_s
         self._executor = SingleThreadedExecutor()
@@ -102,13 +103,22 @@ class LifecycleGate(Node):
             return
         if current.id != start:
             raise UserError(f"{self._target} cannot {name}: it is in state '{current.label}'")
+        # A policy refuses until it has measured the rates of its streams, so activation is tried
+        # for a while before the refusal counts.
+        patience_s = time.monotonic() + (ACTIVATION_PATIENCE_S if name == "activate" else 0.0)
         request = ChangeState.Request()
         request.transition.id = transition
-        future = change.call_async(request)
-        while not future.done():
-            self._spin(f"{self._target} did not {name} within {self._timeout_s:g} s")
-        if not future.result().success:
-            raise UserError(f"{self._target} refused to {name}; its own log says why")
+        while True:
+            future = change.call_async(request)
+            while not future.done():
+                self._spin(f"{self._target} did not {name} within {self._timeout_s:g} s")
+            if future.result().success:
+                return
+            if time.monotonic() > patience_s:
+                raise UserError(f"{self._target} refused to {name}; its own log says why")
+            again_s = time.monotonic() + 0.25
+            while time.monotonic() < again_s:
+                self._spin(f"{self._target} did not {name} within {self._timeout_s:g} s")
 
     def _state(self, client: Client) -> State:
         """The node's state. Asked again every 2 s: a service may be seen before its answers can be

@@ -326,6 +326,7 @@ class PolicyNode(LifecycleNode):
         return {
             "policy": loop.policy.spec.name,
             "episode": loop.episode.episode if loop.episode else -1,
+            "period_s": self.embodiment.period_ns / 1e9,
             "ticks": self._ticks,
             "chunks": self._chunks,
             **self._latency.figures("latency"),

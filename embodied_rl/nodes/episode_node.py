@@ -1,0 +1,242 @@
+"""Conducts episodes over services and shows how they went; ends when the last one is over.
+
+For each episode: pause the simulator, open a bag, reset simulator, gate and policy, go on, wait for
+the outcome, close the bag. Every step is acknowledged before the next, so nothing of one episode
+can end up in another.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from embodied_rl.bags.pictures import write_strip
+from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import EpisodeInfo, Outcome
+from embodied_rl.nodes import qos
+from embodied_rl.nodes.process import Stop, parameter, run
+
+SERVICE_DEADLINE_S = 60.0
+
+
+class Interrupted(Exception):
+    """Ctrl-C while waiting; not an error."""
+
+
+@dataclass
+class Row:
+    """One episode of the table."""
+
+    info: EpisodeInfo
+    outcome: Outcome | None = None
+    wall_s: float = 0.0
+    report: dict = field(default_factory=dict)  # the policy node's figures
+    bag: dict = field(default_factory=dict)  # path and counts of the recorder
+
+    @property
+    def simulated_s(self) -> float:
+        return max(self.report.get("ticks", 0) - 1, 0) * self.report.get("period_s", 0.0)
+
+    def rates(self) -> list[str]:
+        """Delivered rate of each stream: as recorded if it was, else as the policy saw it."""
+        if self.bag and self.simulated_s:
+            return [
+                f"{topic} {(count - 1) / self.simulated_s:.1f} Hz"
+                for topic, count in sorted(self.bag["counts"].items())
+                if topic in self.bag["streams"]
+            ]
+        ends = ".rate_hz"
+        return [
+            f"{key[: -len(ends)]} {value:.1f} Hz"
+            for key, value in self.report.items()
+            if key.endswith(ends)
+        ]
+
+
+class EpisodeNode(Node):
+    def __init__(self, stop: Stop):
+        super().__init__("episode_node")
+        self._stop = stop
+        self._episodes = parameter(self, "episodes", 0, "how many; 0: until interrupted")
+        parameter(self, "mode", "lockstep", "clock mode", ("realtime", "lockstep"))
+        self._record = parameter(self, "record", False, "write a bag of each episode")
+        self._out = Path(parameter(self, "out", "runs/latest", "folder of results and bags"))
+        self._outcome: Outcome | None = None
+        self.create_subscription(String, "episode/outcome", self._on_outcome, qos.LATCHED)
+        self._clients = {}
+        for kind, names in (
+            (SetBool, ["sim/pause"]),
+            (
+                Trigger,
+                [
+                    "sim/reset",
+                    "policy_node/reset_episode",
+                    "policy_node/episode_report",
+                    "command_gate_node/reset_episode",
+                    *(["recorder_node/start", "recorder_node/stop"] if self._record else []),
+                ],
+            ),
+        ):
+            for name in names:
+                self._clients[name] = self.create_client(kind, name)
+        self._rows: list[Row] = []
+        self._console = Console()
+
+    def _on_outcome(self, message: String) -> None:
+        self._outcome = Outcome.from_yaml(message.data, "episode/outcome")
+
+    # Conducting
+
+    def conduct(self, stop: Stop) -> None:
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        try:
+            with Live(console=self._console, refresh_per_second=4) as self._live:
+                self._all_episodes()
+        except Interrupted:
+            self.get_logger().info("interrupted")
+        if self._rows:
+            self._write_results()
+
+    def _all_episodes(self) -> None:
+        while not self._episodes or len(self._rows) < self._episodes:
+            self._one_episode()
+        self._call("sim/pause", True)
+
+    def _one_episode(self) -> None:
+        self._call("sim/pause", True)
+        if self._record:
+            self._call("recorder_node/start")
+        info = EpisodeInfo.from_yaml(self._call("sim/reset"), "sim/reset")
+        self._call("command_gate_node/reset_episode")
+        self._wait_for_policy(info)
+        row = Row(info)
+        self._rows.append(row)
+        self._outcome = None
+        began_s = time.monotonic()
+        self._call("sim/pause", False)
+        while self._outcome is None:
+            self._spin()
+            row.wall_s = time.monotonic() - began_s
+            self._live.update(self._table())
+        row.report = yaml.safe_load(self._call("policy_node/episode_report"))
+        if self._record:
+            row.bag = yaml.safe_load(self._call("recorder_node/stop"))
+        row.outcome = self._outcome
+        self._live.update(self._table())
+
+    def _wait_for_policy(self, info: EpisodeInfo) -> None:
+        """The announcement travels on a topic of its own; go on when the policy has it."""
+        deadline_s = time.monotonic() + SERVICE_DEADLINE_S
+        while True:
+            answer = self._try_call("policy_node/reset_episode")
+            if answer.success:
+                known = EpisodeInfo.from_yaml(answer.message, "policy_node/reset_episode")
+                if known.start_ns >= info.start_ns:
+                    return
+            if time.monotonic() > deadline_s:
+                raise UserError(f"policy_node: not in episode {info.episode}: {answer.message}")
+            self._spin()
+
+    def _call(self, name: str, data: bool | None = None) -> str:
+        answer = self._try_call(name, data)
+        if not answer.success:
+            raise UserError(f"{name}: {answer.message}")
+        return answer.message
+
+    def _try_call(self, name: str, data: bool | None = None):
+        client = self._clients[name]
+        deadline_s = time.monotonic() + SERVICE_DEADLINE_S
+        while not client.service_is_ready():
+            self._spin()
+            if time.monotonic() > deadline_s:
+                raise UserError(f"{name}: no such service within {SERVICE_DEADLINE_S:g} s")
+        request = Trigger.Request() if data is None else SetBool.Request(data=data)
+        future = client.call_async(request)
+        while not future.done():
+            self._spin()
+            if time.monotonic() > deadline_s:
+                raise UserError(f"{name}: no answer within {SERVICE_DEADLINE_S:g} s")
+        return future.result()
+
+    def _spin(self) -> None:
+        if self._stop:
+            raise Interrupted
+        self._executor.spin_once(timeout_sec=0.05)
+
+    # Showing
+
+    def _table(self) -> Table:
+        table = Table(title="episodes", title_justify="left")
+        for name in ("episode", "success", "steps", "real-time", "delivered", "latency", "misses"):
+            table.add_column(name, justify="right" if name != "delivered" else "left")
+        for row in self._rows[-10:]:
+            table.add_row(*self._cells(row))
+        return table
+
+    def _cells(self, row: Row) -> list[str]:
+        if row.outcome is None:
+            return [str(row.info.episode), "...", "", f"{row.wall_s:.1f} s", "", "", ""]
+        report = row.report
+        colour = "green" if row.outcome.success else "red"
+        verdict = "yes" if row.outcome.success else f"no: {row.outcome.reason}"
+        p50, p95 = report.get("latency_p50_ms"), report.get("latency_p95_ms")
+        return [
+            str(row.info.episode),
+            f"[{colour}]{verdict}[/]",
+            str(report["ticks"] - 1),
+            f"x{row.simulated_s / max(row.wall_s, 1e-9):.1f}",
+            "\n".join(row.rates()),
+            f"p50 {p50:.1f} ms\np95 {p95:.1f} ms" if p50 is not None else "",
+            str(report["deadline_misses"]),
+        ]
+
+    def _write_results(self) -> None:
+        done = [row for row in self._rows if row.outcome is not None]
+        results = [
+            {
+                "episode": row.info.episode,
+                "seed": row.info.seed,
+                "success": row.outcome.success,
+                "reason": row.outcome.reason,
+                "steps": row.report["ticks"] - 1,
+                "real_time_factor": round(row.simulated_s / max(row.wall_s, 1e-9), 2),
+                "delivered": row.rates(),
+                "bag": row.bag.get("path", ""),
+                "policy_node": row.report,
+            }
+            for row in done
+            if row.outcome is not None
+        ]
+        with atomic_write(self._out / "episodes.json") as temporary:
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        successes = sum(result["success"] for result in results)
+        lines = [f"{successes} of {len(results)} episodes succeeded; {self._out}/episodes.json"]
+        bags = [row.bag["path"] for row in done if row.bag]
+        if bags:
+            lines.append(f"bags: {Path(bags[0]).parent}")
+            strip = write_strip(Path(bags[-1]), self._out / "episode.png")
+            lines.append(f"picture: {strip}" if strip else "picture: no camera was recorded")
+        for line in lines:
+            self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def main() -> int:
+    return run(EpisodeNode, EpisodeNode.conduct)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
