@@ -42,8 +42,11 @@ class Simulator(Protocol):
     def reset(self, seed: int) -> None:
         """Begin the episode of a seed, on the next instant at which every stream is due."""
 
-    def read(self) -> dict[str, Sample]:
-        """The streams due now, with sensor noise; the same samples however often it is called."""
+    def read(self, render: bool = True) -> dict[str, Sample]:
+        """The streams due now, with sensor noise; the same samples however often it is called.
+
+        With ``render=False`` the cameras are left out, for a caller that is late already.
+        """
 
     def step(self, command: np.ndarray) -> None:
         """Advance ``step_ns``; ``command`` is the target at the END of the step."""
@@ -95,11 +98,10 @@ def check_command(embodiment: Embodiment, command: np.ndarray) -> np.ndarray:
         UserError: another shape, or a value that is not finite (named by joint).
     """
     values = np.asarray(command, dtype=np.float64)
-    names = embodiment.action_names
-    if values.shape != (len(names),):
-        raise UserError(f"command: expected shape ({len(names)},), saw {values.shape}")
+    if values.shape != (embodiment.action_dim,):
+        raise UserError(f"command: expected shape ({embodiment.action_dim},), saw {values.shape}")
     if not np.isfinite(values).all():
-        joint = names[int(np.argmin(np.isfinite(values)))]
+        joint = embodiment.action_names[int(np.argmin(np.isfinite(values)))]
         raise UserError(f"command: {joint}: target is not finite")
     return values
 

@@ -5,13 +5,14 @@ All of ``MjData`` and of OpenGL belongs to the thread that steps and reads; noth
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 
-from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Outcome
 from embodied_rl.core.window import Sample
@@ -21,6 +22,8 @@ from embodied_rl.sim.tasks.base import RUNNING, ObjectState, Task, upright_quate
 from embodied_rl.sim.worlds.base import CameraSource, JointSource, PointSource, World
 
 SETTLE_STEPS = 100
+JUDGE_PERIOD_NS = 20_000_000  # how often the task looks at its object
+NOISE_BLOCK = 64  # samples of sensor noise drawn at a time
 OBJECT = "cube"
 
 
@@ -59,6 +62,7 @@ class MujocoSimulator:
         self._step_ns, self._reset_ns = timing(embodiment, self.physics_step_ns)
         self._substeps = self._step_ns // self.physics_step_ns
         self._shares = np.arange(1, self._substeps + 1)[:, None] / self._substeps
+        self._judge_ns = self._step_ns * max(1, JUDGE_PERIOD_NS // self._step_ns)
         self._noise = noise
         self._bind_commands()
         self._bind_streams(cameras)
@@ -80,14 +84,22 @@ class MujocoSimulator:
             )
         bindings = [self.world.joints[name] for name in names]
         model = self.model
-        self._actuators = np.array([model.actuator(b.actuator).id for b in bindings])
+        actuators = [model.actuator(b.actuator).id for b in bindings]
+        if sorted(actuators) != list(range(model.nu)):
+            raise UserError(
+                f"{self.embodiment.origin}: commands: world '{self.world.name}' has "
+                f"{model.nu} actuators, the commands move {len(set(actuators))} of them"
+            )
+        self._order = np.argsort(actuators)  # action order -> order of MuJoCo's controls
+        self._control = self.data.ctrl
         self._scale = np.array([b.control_per_unit for b in bindings])
         self._command = np.zeros(len(names))
-        self._glides = np.zeros(len(names), dtype=bool)
-        chain = self.embodiment.chain
-        arm = chain.joints if chain else ()
-        self._glides[[names.index(joint) for joint in arm]] = True
-        self._arm = np.flatnonzero(self._glides)
+        glides = np.zeros(len(names), dtype=bool)
+        for key, part in self.embodiment.slices().items():
+            glides[part] = self.embodiment.commands[key].type == JOINT_TRAJECTORY
+        self._jumps = np.flatnonzero(~glides)
+        arm = self.embodiment.chain.joints if self.embodiment.chain else ()
+        self._arm = np.array([names.index(joint) for joint in arm], dtype=np.int64)
         self._arm_qpos = self._addresses(arm, model.jnt_qposadr)
 
     def _addresses(self, joints: Sequence[str], table: np.ndarray) -> np.ndarray:
@@ -114,7 +126,12 @@ class MujocoSimulator:
                 self._readers[key] = self._point_reader(source)
             self._periods.append((key, stream.period_ns))
         self.streams = tuple(key for key, _ in self._periods)
-        self._rngs: dict[str, np.random.Generator] = {}
+        self._noises: dict[str, _Noise] = {}
+        # which streams are due at each step of the cycle after which all are due together
+        self._due = [
+            tuple(key for key, period in self._periods if phase * self._step_ns % period == 0)
+            for phase in range(self._reset_ns // self._step_ns)
+        ]
         self._sigma = {
             key: self._noise * source.sigma
             for key, source in self.world.sources.items()
@@ -135,9 +152,10 @@ class MujocoSimulator:
     def _bind_object(self) -> None:
         model, body = self.model, self.model.body(OBJECT)
         joint = int(body.jntadr[0])
-        self._object_body = body.id
         self._object_qpos = int(model.jnt_qposadr[joint])
-        self._object_dof = int(model.jnt_dofadr[joint])
+        dof = int(model.jnt_dofadr[joint])
+        self._object_velocity = self.data.qvel[dof : dof + 3]
+        self._object_position = self.data.xpos[body.id]
         fingers = {model.geom(name).id for name in self.world.finger_geoms}
         self._object_geoms = set(range(body.geomadr[0], body.geomadr[0] + body.geomnum[0]))
         self._finger_geoms = fingers
@@ -172,8 +190,10 @@ class MujocoSimulator:
         self._time_ns = (self._time_ns // self._reset_ns + 1) * self._reset_ns
         self._start_ns = self._time_ns
         self._samples, self._outcome = None, RUNNING
-        self._rngs = {
-            key: np.random.default_rng([seed, zlib.crc32(key.encode())]) for key in self.streams
+        self._noises = {
+            key: _Noise([seed, zlib.crc32(key.encode())], self._sigma[key], stream.shape)
+            for key, stream in self.embodiment.streams.items()
+            if key in self._sigma
         }
         start = self.task.start(np.random.default_rng([seed, zlib.crc32(b"task")]))
         model, data = self.model, self.data
@@ -187,19 +207,25 @@ class MujocoSimulator:
         place = self._object_qpos
         data.qpos[place : place + 3] = start.object_position
         data.qpos[place + 3 : place + 7] = upright_quaternion(start.object_yaw)
-        data.ctrl[self._actuators] = self._command * self._scale
+        self._control[:] = (self._command * self._scale)[self._order]
         # fingers and contacts come to rest before the episode begins
         mujoco.mj_step(model, data, nstep=SETTLE_STEPS)
         data.qvel[:] = 0.0
         mujoco.mj_forward(model, data)
 
-    def read(self) -> dict[str, Sample]:
+    def read(self, render: bool = True) -> dict[str, Sample]:
         if self._samples is None:
-            now = self._time_ns
-            due = [key for key, period in self._periods if now % period == 0]
-            images = [key for key in due if isinstance(self._readers[key], CameraSource)]
-            samples = {key: self._measure(key) for key in due if key not in images}
-            samples.update(self._render(images))
+            samples, images = {}, []
+            for key in self._due[self._time_ns % self._reset_ns // self._step_ns]:
+                reader = self._readers[key]
+                if isinstance(reader, CameraSource):
+                    images.append(key)
+                else:
+                    array, index = reader
+                    value = array[index] + self._noises[key].draw()
+                    samples[key] = Sample(self._time_ns, value)
+            if images:
+                samples.update(self._render(images if render else []))
             self._samples = samples
         return dict(self._samples)
 
@@ -209,21 +235,30 @@ class MujocoSimulator:
         Raises:
             UserError: another shape, or a target that is not finite; nothing has moved then.
         """
-        target = check_command(self.embodiment, command)
-        model, data, previous = self.model, self.data, self._command
-        if np.array_equal(target, previous):
-            mujoco.mj_step(model, data, nstep=self._substeps)
+        previous = self._command
+        target = np.asarray(command, dtype=np.float64)
+        # the squared length is finite if all values are, and cheap; look closer only if not
+        if target.shape != previous.shape or not math.isfinite(target.dot(target)):
+            target = check_command(self.embodiment, command)
+        if (target == previous).all():
+            mujoco.mj_step(self.model, self.data, nstep=self._substeps)
         else:
-            path = previous + (target - previous) * self._shares  # (substeps, A)
-            path[:, ~self._glides] = target[~self._glides]
-            for control in path * self._scale:
-                data.ctrl[self._actuators] = control
-                mujoco.mj_step(model, data)
+            self._glide(previous, target)
             self._command = target.copy()
         self._time_ns += self._step_ns
         self._samples = None
-        if not self._outcome.done:
+        if self._time_ns % self._judge_ns == 0 and not self._outcome.done:
             self._outcome = self.task.update(self._object_state())
+
+    def _glide(self, previous: np.ndarray, target: np.ndarray) -> None:
+        """One step in which the arm's target moves on evenly from physics step to physics step."""
+        path = previous + (target - previous) * self._shares  # (substeps, A)
+        path[:, self._jumps] = target[self._jumps]
+        path *= self._scale
+        model, data, control = self.model, self.data, self._control
+        for row in path[:, self._order]:
+            control[:] = row
+            mujoco.mj_step(model, data)
 
     def outcome(self) -> Outcome:
         return self._outcome
@@ -233,12 +268,6 @@ class MujocoSimulator:
         self._renderer.close()
 
     # ------------------------------------------------------------------------------- sensors
-    def _measure(self, key: str) -> Sample:
-        array, index = self._readers[key]
-        exact = array[index]
-        noise = self._rngs[key].standard_normal(exact.shape)
-        return Sample(self._time_ns, exact + self._sigma[key] * noise)
-
     def _render(self, keys: Sequence[str]) -> dict[str, Sample]:
         """Images of the camera streams, with one look through each camera."""
         samples: dict[str, Sample] = {}
@@ -275,10 +304,10 @@ class MujocoSimulator:
 
     # --------------------------------------------------------------------------------- task
     def _object_state(self) -> ObjectState:
-        velocity = self.data.qvel[self._object_dof : self._object_dof + 3]
+        velocity = self._object_velocity
         return ObjectState(
             time_s=(self._time_ns - self._start_ns) / NANOSECONDS,
-            position=self.data.xpos[self._object_body],
+            position=self._object_position,
             speed=float(np.sqrt(velocity @ velocity)),
             held=self._held,
         )
@@ -289,6 +318,22 @@ class MujocoSimulator:
             if pair & self._object_geoms and pair & self._finger_geoms:
                 return True
         return False
+
+
+class _Noise:
+    """Seeded Gaussian noise of one stream, drawn in blocks because a draw costs as much as ten."""
+
+    def __init__(self, seed: list[int], sigma: float, shape: tuple[int, ...]):
+        self._rng, self._sigma = np.random.default_rng(seed), sigma
+        self._shape = (NOISE_BLOCK, *shape)
+        self._rows = iter(())
+
+    def draw(self) -> np.ndarray:
+        """The next sample's noise, in the stream's shape."""
+        for row in self._rows:
+            return row
+        self._rows = iter(self._sigma * self._rng.standard_normal(self._shape))
+        return next(self._rows)
 
 
 def _instance_ids(names: dict[str, str]) -> dict[str, int]:

@@ -8,8 +8,10 @@ fails; here a simulation without images needs no GL at all.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 
 import mujoco
@@ -66,6 +68,14 @@ def open_gl_context(width: int, height: int):
         ) from error
 
 
+_OPEN_RENDERERS: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for renderer in list(_OPEN_RENDERERS):
+        renderer.close()
+
+
 class SceneRenderer:
     """Draws cameras of one model. Shadows, reflections and multisampling are off."""
 
@@ -97,6 +107,11 @@ class SceneRenderer:
         self._view = mujoco.MjvCamera()
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._thread = threading.get_ident()
+        if not _OPEN_RENDERERS:
+            # EGL ends its display at exit, after what was registered later: free contexts first
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        _OPEN_RENDERERS.add(self)
 
     def look(self, data: mujoco.MjData, camera: str) -> None:
         """Take in the state of ``data`` as ``camera`` sees it; the image calls then draw it.
@@ -162,4 +177,5 @@ class SceneRenderer:
         if self._context is not None:
             self._context.free()
             self._gl.free()
+            _OPEN_RENDERERS.discard(self)
         self._context = self._gl = None
