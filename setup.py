@@ -18,10 +18,11 @@ NODES = (
     "lifecycle_node",
 )
 MESSAGES = (
-    "diagnostic", "geometry", "lifecycle", "nav", "rosgraph", "sensor", "std", "trajectory", "visualization",
+    "diagnostic", "geometry", "lifecycle", "nav", "rosgraph",
+    "sensor", "std", "trajectory", "visualization",
 )  # fmt: skip
 
-# What a line of code imports decides the extra: reading bags and the numpy core need the base alone, so that a
+# What a module imports decides the extra. Reading bags and the numpy core need the base alone: a
 # machine that only converts bags installs neither torch nor a simulator nor ROS.
 BASE = ["numpy", "PyYAML", "scipy", "safetensors", "rosbags", "mcap", "rich", "tyro"]
 EXTRAS = {
@@ -48,7 +49,7 @@ EXTRAS["all"] = EXTRAS["sim"] + EXTRAS["torch"]
 
 
 def tree(root: str) -> list[tuple[str, list[str]]]:
-    """Returns every file below `root` as data_files entries that keep the folders, under share/embodied_rl."""
+    """Returns the files below `root` as data_files entries that keep their folders."""
     found = []
     for folder, _, names in sorted(os.walk(root)):
         kept = [os.path.join(folder, n) for n in sorted(names) if not n.endswith((".pyc", ".log"))]
@@ -60,7 +61,7 @@ def tree(root: str) -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version="0.1.0",
-    description="Learned policies with memory on ROS 2 robots: simulate, record, train from the bags, deploy.",
+    description="Learned policies with memory on ROS 2 robots: simulate, record, train, deploy.",
     long_description=Path("README.md").read_text(encoding="utf-8")
     if Path("README.md").exists()
     else "",

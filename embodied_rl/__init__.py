@@ -1,4 +1,4 @@
-"""Learned policies with memory on ROS 2 robots: simulate, record, train from the bags, deploy."""
+"""Learned policies with memory on ROS 2 robots: simulate, record, train, deploy."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Argument:
 
     Attributes:
         default: the text used when the argument is not given; None makes it required.
-        kind: str, int, float, bool, path (made absolute) or namespace (slashes at the ends dropped).
+        kind: str, int, float, bool, path (made absolute) or namespace (outer slashes dropped).
         choices: the values it may take; empty means any.
         several: a comma-separated list of `choices`, or ``none``.
         minimum: the lowest number allowed (int and float).

@@ -59,7 +59,7 @@ def defaults(local: bool) -> dict[str, str]:
     wanted = {
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
-        # one network forward per tick on small tensors: more threads only steal cores from the simulator
+        # small networks, once a tick: more threads only steal cores from the simulator
         "OMP_NUM_THREADS": "1",
         "MUJOCO_GL": "egl",
         "PYTHONUNBUFFERED": "1",
@@ -74,9 +74,9 @@ def defaults(local: bool) -> dict[str, str]:
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment of a child that runs this interpreter.
 
-    The ROS wheels set LD_LIBRARY_PATH by executing Python once more, and mark that they did. A mark
-    left by the interpreter of another environment would make ours skip that step, so mark and foreign
-    library folders are dropped unless they are our own.
+    The ROS wheels set LD_LIBRARY_PATH by executing Python once more, and mark that they did. A
+    mark left by the interpreter of another environment would make ours skip that step, so the mark
+    and foreign library folders are dropped unless they are our own.
     """
     environment = {**os.environ, **extra}
     paths = [p for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]

@@ -1,14 +1,14 @@
 """The one description of the ROS graphs: arguments, nodes, parameters, order.
 
 ``embodied_rl launch`` (:mod:`embodied_rl.bringup.runner`) and ``ros2 launch``
-(:mod:`embodied_rl.bringup.ros_launch`) both run what :func:`build` returns, so the two cannot differ.
+(:mod:`embodied_rl.bringup.ros_launch`) both run what :func:`build` returns, so they cannot differ.
 
-The order of a start: all nodes of a stage start together; the next stage waits until every *gate* of
-the stage has ended with exit code 0. In the simulator's graph::
+The order of a start: all nodes of a stage start together; the next stage waits until every *gate*
+of the stage has ended with exit code 0. In the simulator's graph::
 
-    stage 0   sim_node            wait_for_clock (gate)      nobody meets a clock that is not there yet
+    stage 0   sim_node   wait_for_clock (gate)        nobody meets a clock that is not there yet
     stage 1   command_gate_node   policy_node   recorder_node   activate_policy (gate)
-    stage 2   episode_node (conductor)                       its end is the end of the graph
+    stage 2   episode_node (conductor)                its end is the end of the graph
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def build(name: str, given: Mapping[str, str]) -> Graph:
     """Returns the graph `name` for ``argument -> text``.
 
     Raises:
-        UserError: unknown graph, argument, choice, model or embodiment; the line names the valid ones.
+        UserError: unknown graph, argument, choice, model or file; names the valid ones.
     """
     kind = kind_of(name)
     return kind.build(parse(name, kind.arguments, given))
@@ -213,9 +213,9 @@ def _robot(values: dict[str, Value]) -> Graph:
     common = {"embodiment": embodiment, "mode": "realtime"} | timed
     policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
     if policy["policy"] == EXPERT:
+        known = ", ".join(models()) or "a folder made by embodied_rl train"
         raise UserError(
-            "policy:=expert exists in the simulator only; "
-            f"a robot needs a checkpoint: {', '.join(models()) or 'a folder made by embodied_rl train'}"
+            f"policy:=expert exists in the simulator only; a robot needs a checkpoint: {known}"
         )
     # The gate starts first and stops last: whatever happens, somebody holds the robot.
     nodes = [_clock_gate(())] if simulated else []

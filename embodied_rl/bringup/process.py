@@ -1,4 +1,4 @@
-"""One child process of a graph: started in its own session, read line by line, stopped step by step."""
+"""One child process of a graph: its own session, read line by line, stopped step by step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Returns what a child runs between fork and exec so that it ends when its starter is killed."""
+    """Returns what a child runs between fork and exec to end when its starter is killed."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: the child only calls it
@@ -41,7 +41,7 @@ class Child:
         self, name: str, command: Sequence[str], environment: Mapping[str, str], piped: bool
     ) -> None:
         self.name = name
-        # Its own session: Ctrl-C in the terminal reaches the runner alone, which ends the nodes in order.
+        # Its own session: Ctrl-C in the terminal reaches the runner alone, which stops in order.
         self._process = subprocess.Popen(
             list(command),
             env=dict(environment),
@@ -66,7 +66,7 @@ class Child:
         return self._process.poll()
 
     def lines(self) -> list[str]:
-        """Returns the complete lines written since the last call, and the last part once it ended."""
+        """Returns the complete lines written since the last call; at the end also the rest."""
         if self.pipe is None or self.pipe.closed:
             return []
         while True:

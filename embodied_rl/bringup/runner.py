@@ -84,7 +84,8 @@ class Runner:
         """Runs the graph to its end.
 
         Returns:
-            0 when it ended in order, 1 when a required node died, a gate failed or a node had to be killed.
+            0 when it ended in order; 1 when a required node died, a gate failed or a node had to
+            be killed.
         """
         with self._signals(), self._logging():
             try:
@@ -169,7 +170,7 @@ class Runner:
             print(prefix, line, file=self._log, flush=True)
 
     def _table_is_up(self) -> bool:
-        """True while a foreground node draws on the terminal: then only trouble is printed between."""
+        """True while a foreground node draws on the terminal: only trouble is printed then."""
         if self._log_file is None or not self._log.isatty():
             return False
         return any(node.foreground and child.exit_code is None for node, child in self._running)

@@ -1,7 +1,7 @@
 """``embodied_rl bench NAME [NAME ...] [--json F]``: runs scripts of ``benchmarks/``.
 
-A benchmark is a file ``benchmarks/<name>.py`` with ``main(argv) -> int``: it prints its figures beside
-their targets and returns 1 if a target is missed. Options after the names go to it as they are.
+A benchmark is a file ``benchmarks/<name>.py`` with ``main(argv) -> int``: it prints its figures
+beside their targets and returns 1 if one is missed. Options after the names go to it as they are.
 """
 
 from __future__ import annotations

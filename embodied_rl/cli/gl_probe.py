@@ -4,7 +4,7 @@ Standard library only, so that the set-up can run it by path with a bare interpr
 
     python3 embodied_rl/cli/gl_probe.py      # exit 0, or one line on stderr and exit 1
 
-The probe walks the way MuJoCo's EGL backend walks (device, display, configuration, context) through ctypes.
+The probe goes the way of MuJoCo's EGL backend (device, display, configuration, context) by ctypes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONFIG = (0x3033, 0x1, 0x3040, 0x8, 0x3024, 8, 0x3023, 8, 0x3022, 8, 0x3025, 24
 
 
 def missing_gl() -> str | None:
-    """Returns why off-screen GL does not work and which packages bring it, or None when it works."""
+    """Returns why off-screen GL does not work and what to install, or None when it works."""
     backend = os.environ.get("MUJOCO_GL", "egl").lower()
     if backend == "osmesa":
         found = any(_load(name) for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"))

@@ -1,4 +1,4 @@
-"""``embodied_rl launch sim|robot|record [name:=value ...]``: the ROS graph, without `ros2 launch`."""
+"""``embodied_rl launch sim|robot|record [name:=value ...]``: the ROS graph without `ros2`."""
 
 from __future__ import annotations
 
