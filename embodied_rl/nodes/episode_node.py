@@ -76,7 +76,7 @@ class EpisodeNode(Node):
         self._out = Path(parameter(self, "out", "runs/latest", "folder of results and bags"))
         self._outcome: Outcome | None = None
         self.create_subscription(String, "episode/outcome", self._on_outcome, qos.LATCHED)
-        self._clients = {}
+        self._service_clients = {}
         for kind, names in (
             (SetBool, ["sim/pause"]),
             (
@@ -91,7 +91,7 @@ class EpisodeNode(Node):
             ),
         ):
             for name in names:
-                self._clients[name] = self.create_client(kind, name)
+                self._service_clients[name] = self.create_client(kind, name)
         self._rows: list[Row] = []
         self._console = Console()
 
@@ -158,7 +158,7 @@ class EpisodeNode(Node):
         return answer.message
 
     def _try_call(self, name: str, data: bool | None = None):
-        client = self._clients[name]
+        client = self._service_clients[name]
         deadline_s = time.monotonic() + SERVICE_DEADLINE_S
         while not client.service_is_ready():
             self._spin()

@@ -85,7 +85,7 @@ class PolicyNode(LifecycleNode):
             self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
             self.create_subscription(String, "instruction", self._on_instruction, qos.LATCHED),
         ]
-        self._services = [
+        self._service_handles = [
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
             for name in ("reset_episode", "episode_report", "save_memory", "load_memory")
         ]
@@ -138,7 +138,7 @@ class PolicyNode(LifecycleNode):
         self._input.close()
         for part in self._parts:
             self.destroy_subscription(part)
-        for service in self._services:
+        for service in self._service_handles:
             self.destroy_service(service)
         for publisher in (self._chunk_publisher, self._beat_publisher):
             self.destroy_publisher(publisher)

@@ -86,7 +86,7 @@ class SimNode(Node):
         self._topics: dict[str, list[Stream]] = {}
         for stream in self._streams():
             self._topics.setdefault(stream.topic, []).append(stream)
-        self._publishers = {
+        self._stream_publishers = {
             topic: self.create_publisher(
                 messages.MESSAGE_CLASSES[group[0].type], topic, qos.stream(group[0].type)
             )
@@ -99,7 +99,7 @@ class SimNode(Node):
             for stream in self._streams()
             if stream.encoding == "rgb8"
         }
-        self._clock = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
         self._start = self.create_publisher(String, "episode/start", qos.LATCHED)
         self._outcome = self.create_publisher(String, "episode/outcome", qos.LATCHED)
         self._instruction = self.create_publisher(String, "instruction", qos.LATCHED)
@@ -198,7 +198,7 @@ class SimNode(Node):
             due = [stream for stream in group if stream.key in samples]
             if due:
                 message = messages.encode_topic(due, samples, self._frame(due[0]))
-                self._publishers[topic].publish(message)
+                self._stream_publishers[topic].publish(message)
         for key, publisher in self._camera_info.items():
             if key in samples:
                 self._publish_camera_info(key, publisher)
@@ -215,7 +215,7 @@ class SimNode(Node):
         publisher.publish(messages.camera_info(stamp, self._frame(stream), size, model.matrix))
 
     def _publish_clock(self) -> None:
-        self._clock.publish(Clock(clock=messages.time_message(self.sim.time_ns)))
+        self._clock_publisher.publish(Clock(clock=messages.time_message(self.sim.time_ns)))
 
     def _finish(self) -> None:
         self._state = State.OVER
