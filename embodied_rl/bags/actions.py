@@ -1,0 +1,122 @@
+"""The action of each control tick, from the commands in a bag.
+
+The action at tick ``k`` is the target to be reached at ``t_k + period``, as it stood at ``t_k``:
+commands stamped later had not been given yet.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embodied_rl.core.commands import TrajectoryTrack
+from embodied_rl.core.decode_commands import read_positions, read_trajectory
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
+
+
+class _Trajectories:
+    """Trajectories of one group of joints; a later one replaces the tail of an earlier one."""
+
+    def __init__(self, width: int):
+        self._width = width
+        self._items: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def add(self, stamp_ns: int, times_ns: np.ndarray, values: np.ndarray) -> None:
+        self._items.append((stamp_ns, times_ns, values))
+
+    def at(self, ticks_ns: np.ndarray, period_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Targets ``(K, n)`` one period after each tick, and where there is one ``(K,)``."""
+        values = np.full((len(ticks_ns), self._width), np.nan)
+        valid = np.zeros(len(ticks_ns), dtype=bool)
+        items = sorted(self._items, key=lambda item: item[0])  # stable: the last of equals rules
+        track: TrajectoryTrack | None = None
+        place, known_ns = 0, 0
+        for row, tick in enumerate(ticks_ns.tolist()):
+            while place < len(items) and items[place][0] <= tick:
+                stamp_ns, times_ns, targets = items[place]
+                if track is None or stamp_ns > track.end_ns:
+                    # where the robot stood before is not in the command, so the way to its
+                    # first point is unknown
+                    track, known_ns = TrajectoryTrack(stamp_ns, targets[0]), int(times_ns[0])
+                track.follow(stamp_ns, times_ns, targets)
+                place += 1
+            due = tick + period_ns
+            if track is not None and known_ns <= due <= track.end_ns:
+                values[row], valid[row] = track.target(due), True
+        return values, valid
+
+
+class _Arrays:
+    """Unstamped targets of one group, in force from their arrival until the next one."""
+
+    def __init__(self, width: int):
+        self._width = width
+        self._items: list[tuple[int, np.ndarray]] = []
+
+    def add(self, time_ns: int, values: np.ndarray) -> None:
+        self._items.append((time_ns, values))
+
+    def at(self, ticks_ns: np.ndarray, period_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`_Trajectories.at`; what arrives during the period belongs to its tick."""
+        values = np.full((len(ticks_ns), self._width), np.nan)
+        valid = np.zeros(len(ticks_ns), dtype=bool)
+        items = sorted(self._items, key=lambda item: item[0])
+        times = [item[0] for item in items]
+        for row, tick in enumerate(ticks_ns.tolist()):
+            newest = bisect_left(times, tick + period_ns) - 1
+            if newest >= 0:
+                values[row], valid[row] = items[newest][1], True
+        return values, valid
+
+
+class ActionLog:
+    """Commands of one episode as they are read, and the actions that they make.
+
+    Args:
+        embodiment: names the dimensions and the actuator topics.
+        executed: the bag holds ``command/executed``, all dimensions in one; then the actuator
+            topics, which say the same in other words, are left aside.
+    """
+
+    def __init__(self, embodiment: Embodiment, *, executed: bool):
+        self._embodiment = embodiment
+        self._groups: dict[str, _Trajectories | _Arrays] = {}
+        if executed:
+            self._groups[""] = _Trajectories(embodiment.action_dim)
+            return
+        for key, command in embodiment.commands.items():
+            kind = _Trajectories if command.type == JOINT_TRAJECTORY else _Arrays
+            self._groups[key] = kind(len(command.joints))
+
+    def add(self, key: str, topic: str, message: Any, log_time_ns: int) -> None:
+        """Take one command message of group ``key`` ("" for ``command/executed``).
+
+        ``log_time_ns`` is its arrival on the clock of the stamps.
+
+        Raises:
+            MessageError: other joints, times that do not rise, values that are not finite.
+        """
+        group = self._groups[key]
+        if isinstance(group, _Arrays):
+            group.add(log_time_ns, read_positions(message, self._embodiment.commands[key]))
+            return
+        names: Sequence[str] = self._embodiment.action_names
+        if key:
+            names = self._embodiment.commands[key].joints
+        stamp_ns, times_ns, values = read_trajectory(message, names, topic)
+        if stamp_ns == 0:  # the convention for "starts when it arrives"
+            stamp_ns, times_ns = log_time_ns, times_ns + log_time_ns
+        group.add(stamp_ns, times_ns, values)
+
+    def actions(self, ticks_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions ``(K, A)`` float64, NaN where unknown, and ``action_valid (K,)``."""
+        parts = [
+            group.at(ticks_ns, self._embodiment.period_ns) for group in self._groups.values()
+        ]
+        values = np.concatenate([part[0] for part in parts], axis=1)
+        valid = np.all([part[1] for part in parts], axis=0)
+        values[~valid] = np.nan
+        return values, valid

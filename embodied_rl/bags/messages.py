@@ -1,0 +1,129 @@
+"""From the bytes of a recorded message to an object with the message's fields, without ROS."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rosbags.serde import SerdeError
+from rosbags.typesys import (
+    Stores,
+    TypesysError,
+    get_types_from_idl,
+    get_types_from_msg,
+    get_typestore,
+)
+from rosbags.typesys.store import Typestore
+
+from embodied_rl.bags.storage import TopicInfo
+from embodied_rl.core.embodiment import IMAGE
+from embodied_rl.core.errors import MessageError
+
+_ENDIAN = {b"\x00\x00": ">", b"\x00\x01": "<"}  # plain CDR, big and little
+_UNREADABLE = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    sec: int
+    nanosec: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    stamp: Time
+    frame_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The fields of sensor_msgs/Image; ``data`` is a view into the recorded bytes."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: memoryview
+
+
+class Decoder:
+    """Deserialises the messages of one bag.
+
+    Standard types are known beforehand; others are learnt from the definitions in the bag. Images
+    take a path of their own, which reads eight fields and leaves the pixels where they are: the
+    general one copies them, and images are nearly all bytes of a bag.
+    """
+
+    def __init__(self, topics: Iterable[TopicInfo] = ()):
+        self._store: Typestore = get_typestore(Stores.ROS2_JAZZY)
+        for topic in topics:
+            if topic.type not in self._store.types and topic.definition:
+                self._learn(topic)
+
+    def _learn(self, topic: TopicInfo) -> None:
+        try:
+            if topic.encoding == "ros2idl":
+                types = get_types_from_idl(topic.definition)
+            else:
+                types = get_types_from_msg(topic.definition, topic.type)
+            known = self._store.types
+            self._store.register({k: v for k, v in types.items() if k not in known})
+        except TypesysError:
+            return  # an unknown type is named when a message of it is decoded
+
+    def __call__(self, topic: str, kind: str, data: bytes | memoryview) -> Any:
+        """The message.
+
+        Raises:
+            MessageError: bytes that are not a message of this type, or an unknown type.
+        """
+        if kind == IMAGE:
+            image = decode_image(data)
+            if image is not None:
+                return image
+        if kind not in self._store.types:
+            raise MessageError(f"{topic}: expected a known message type, saw {kind}")
+        try:
+            return self._store.deserialize_cdr(data, kind)
+        except _UNREADABLE as error:
+            raise MessageError(
+                f"{topic}: expected {kind}, saw {len(data)} bytes that are not one ({error})"
+            ) from error
+
+
+def decode_image(data: bytes | memoryview) -> Image | None:
+    """A serialised sensor_msgs/Image, its pixels as a view; None where the bytes are not plain."""
+    order = _ENDIAN.get(bytes(data[:2]))
+    if order is None:
+        return None
+    body = memoryview(data)[4:]
+    try:
+        sec, nanosec, length = struct.unpack_from(order + "iII", body, 0)
+        frame_id, end = _text(body, 12, length)
+        height, width, length = struct.unpack_from(order + "III", body, _aligned(end))
+        encoding, end = _text(body, _aligned(end) + 12, length)
+        is_bigendian = body[end]
+        step, length = struct.unpack_from(order + "II", body, _aligned(end + 1))
+    except (struct.error, UnicodeDecodeError, IndexError):
+        return None
+    start = _aligned(end + 1) + 8
+    if start + length > len(body):
+        return None
+    pixels = body[start : start + length]
+    header = Header(Time(sec, nanosec), frame_id)
+    return Image(header, height, width, encoding, is_bigendian, step, pixels)
+
+
+def _text(body: memoryview, start: int, length: int) -> tuple[str, int]:
+    """A CDR string, whose length counts the zero at its end; and where it ends."""
+    if start + length > len(body):
+        raise IndexError("string reaches past the message")
+    return bytes(body[start : start + max(length - 1, 0)]).decode("utf-8"), start + length
+
+
+def _aligned(offset: int) -> int:
+    return (offset + 3) & ~3

@@ -1,0 +1,230 @@
+"""One bag: which topics it holds, and its messages in the order they were recorded.
+
+Takes what ``ros2 bag record`` and our recorder write: MCAP or SQLite, one file or several, plain
+or compressed, with or without ``metadata.yaml``, closed or killed. ROS is not needed.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import zstandard
+
+from embodied_rl.bags import metadata as meta
+from embodied_rl.bags.mcap_reader import McapFile
+from embodied_rl.bags.report import Report
+from embodied_rl.bags.sqlite_reader import SqliteFile
+from embodied_rl.bags.storage import Message, StorageFile, TopicInfo, Unreadable
+from embodied_rl.core.errors import UserError
+
+COMPRESSED = (".zstd", ".zst")
+SUFFIXES = (".mcap", ".db3")
+_SPLIT_NUMBER = re.compile(r"_\d+$")
+
+
+@dataclass(frozen=True)
+class BagPath:
+    """Where one bag lies: its name for reports, its folder and its data files in order."""
+
+    name: str
+    folder: Path
+    files: tuple[Path, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the data files."""
+        return sum(file.stat().st_size for file in self.files if file.exists())
+
+    def fingerprint(self) -> str:
+        """Changes when a data file is added, removed or rewritten."""
+        parts = []
+        for file in self.files:
+            status = file.stat()
+            parts.append(f"{file.name}:{status.st_size}:{status.st_mtime_ns}")
+        return ";".join(parts)
+
+
+def find_bags(root: str | Path) -> list[BagPath]:
+    """All bags at or below ``root``, in natural order of their names.
+
+    Raises:
+        UserError: nothing there, or no bag in it.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"{root}: no such file or folder")
+    if root.is_file():
+        if not is_data_file(root):
+            raise UserError(f"{root}: expected a bag (a folder, .mcap or .db3), saw another file")
+        return [BagPath(root.name, root.parent, (root,))]
+    folders = {file.parent for file in root.rglob("*") if file.is_file() and is_data_file(file)}
+    folders |= {file.parent for file in root.rglob(meta.FILE_NAME)}
+    bags = [bag for folder in folders for bag in _bags_of_folder(root, folder)]
+    if not bags:
+        raise UserError(f"{root}: expected rosbag2 folders, .mcap or .db3 files below it, saw none")
+    return sorted(bags, key=lambda bag: natural(bag.name))
+
+
+def is_data_file(path: Path) -> bool:
+    suffixes = path.suffixes
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes = suffixes[:-1]
+    return bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts ``bag_2`` before ``bag_10``."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _bags_of_folder(root: Path, folder: Path) -> Iterator[BagPath]:
+    name = folder.name if folder == root else str(folder.relative_to(root))
+    files = sorted(
+        (file for file in folder.iterdir() if file.is_file() and is_data_file(file)),
+        key=lambda file: natural(file.name),
+    )
+    if (folder / meta.FILE_NAME).exists():
+        yield BagPath(name, folder, tuple(files))
+        return
+    # without metadata.yaml the files of one split recording share their name up to the number
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(_SPLIT_NUMBER.sub("", file.name.split(".")[0]), []).append(file)
+    for stem, group in groups.items():
+        yield BagPath(name if len(groups) == 1 else f"{name}/{stem}", folder, tuple(group))
+
+
+class Bag:
+    """An open bag. Findings go to ``report``; a bag of which nothing can be read has no topics.
+
+    Attributes:
+        topics: name -> :class:`TopicInfo`, counts over all files.
+        span_ns: first and last log time, (0, 0) for an empty bag.
+    """
+
+    def __init__(self, place: BagPath, report: Report | None = None):
+        self.place = place
+        self.report = report if report is not None else Report(place.name)
+        self.topics: dict[str, TopicInfo] = {}
+        self.span_ns = (0, 0)
+        self.message_compression = False
+        self._stack = ExitStack()
+        self._files: list[StorageFile] = []
+        for path in self._ordered_files():
+            try:
+                self._files.append(self._open(path))
+            except (Unreadable, OSError) as error:
+                expected = error.expected if isinstance(error, Unreadable) else "a readable file"
+                seen = error.seen if isinstance(error, Unreadable) else f"{error} ({path.name})"
+                self.report.add("", expected, seen)
+        self._gather()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bag:
+        """The only bag at ``path``.
+
+        Raises:
+            UserError: none or several there.
+        """
+        bags = find_bags(path)
+        if len(bags) > 1:
+            names = ", ".join(bag.name for bag in bags[:3])
+            raise UserError(f"{path}: expected one bag, saw {len(bags)} ({names}, ...)")
+        return cls(bags[0])
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._files = []
+        self._stack.close()
+
+    def messages(self, topics: Iterable[str] | None = None) -> Iterator[Message]:
+        """Messages of the named topics (default: all) in recording order."""
+        wanted: Collection[str] = set(self.topics if topics is None else topics)
+        for file in self._files:
+            for message in file.messages(wanted):
+                if not self.message_compression:
+                    yield message
+                    continue
+                try:
+                    data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
+                except zstandard.ZstdError as error:
+                    self.report.add(message.topic, "a zstd-compressed message", str(error))
+                    continue
+                yield message._replace(data=memoryview(data))
+
+    # ---------------------------------------------------------------- opening
+    def _ordered_files(self) -> list[Path]:
+        """Data files in the order of ``metadata.yaml``, those that it does not list at the end."""
+        path = self.place.folder / meta.FILE_NAME
+        files = list(self.place.files)
+        if not path.exists():
+            if not (len(files) == 1 and files[0].name == self.place.name):
+                # a file that was named by the user is not expected to have a folder's metadata
+                self.report.add("", f"a {meta.FILE_NAME}", "none (the recorder was stopped hard?)")
+            return files
+        try:
+            described = meta.parse(path.read_text(encoding="utf-8"), path)
+        except (OSError, ValueError) as error:
+            self.report.add("", f"a rosbag2 {meta.FILE_NAME}", str(error))
+            return files
+        self.message_compression = described.compression_mode == "message"
+        known = {file.name: file for file in files}
+        ordered = []
+        for name in described.files:
+            if name in known:
+                ordered.append(known.pop(name))
+            else:
+                self.report.add("", f"the data file {name}", "no such file")
+        return ordered + list(known.values())
+
+    def _open(self, path: Path) -> StorageFile:
+        if path.suffix in COMPRESSED:
+            path = self._unpacked(path)
+        kind = McapFile if path.suffix == ".mcap" else SqliteFile
+        return kind(path, self.report)
+
+    def _unpacked(self, path: Path) -> Path:
+        """A file-compressed data file, decompressed into a temporary folder as far as it goes."""
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bag_")))
+        target = folder / path.stem
+        with open(path, "rb") as source, open(target, "wb") as sink:
+            try:
+                zstandard.ZstdDecompressor().copy_stream(source, sink)
+            except zstandard.ZstdError as error:
+                self.report.add("", "a whole zstd file", f"{error} in {path.name}")
+        return target
+
+    def _gather(self) -> None:
+        spans = []
+        for file in self._files:
+            if file.span_ns != (0, 0):
+                spans.append(file.span_ns)
+            for topic in file.topics:
+                known = self.topics.get(topic.name)
+                if known is None:
+                    self.topics[topic.name] = topic
+                    continue
+                if known.type != topic.type:
+                    self.report.add(topic.name, f"one type ({known.type})", f"also {topic.type}")
+                    continue
+                self.topics[topic.name] = replace(known, count=known.count + topic.count)
+        if spans:
+            self.span_ns = (min(span[0] for span in spans), max(span[1] for span in spans))

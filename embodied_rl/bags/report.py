@@ -1,0 +1,67 @@
+"""What was found wrong with a bag, one line for each kind of finding.
+
+A recording is rarely all sound or all useless. Every reader of this package goes on as far as the
+data are sound and leaves a line here that names the bag, the topic, what was expected and what was
+seen. A fault that repeats (a wrong encoding on every frame) stays one line with a count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Finding:
+    """One line of a report. ``damage`` is False for remarks that cost no data."""
+
+    bag: str
+    topic: str
+    text: str  # "expected ..., saw ..."
+    damage: bool = True
+    count: int = 1
+
+    def line(self) -> str:
+        place = f"{self.bag}: {self.topic}" if self.topic else self.bag
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{place}: {self.text}{times}"
+
+
+@dataclass
+class Report:
+    """Findings of one bag in the order of first appearance; equal ones are counted, not repeated.
+
+    ``bag`` is the name that the lines carry.
+    """
+
+    bag: str
+    findings: list[Finding] = field(default_factory=list)
+    _index: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
+
+    def add(
+        self, topic: str, expected: str, seen: str, *, damage: bool = True, once: bool = False
+    ) -> None:
+        """Note one finding. With ``once``, findings of one topic and ``expected`` share a line,
+        which keeps what was seen the first time; otherwise only equal ones do."""
+        text = f"expected {expected}, saw {seen}"
+        self._add(topic, text, expected if once else text, damage)
+
+    def add_error(self, topic: str, error: Exception) -> None:
+        """Note a message that was refused; equal refusals of a topic share a line."""
+        text = str(error).removeprefix(f"{topic.lstrip('/')}: ").removeprefix(f"{topic}: ")
+        self._add(topic, text, text.split(", saw ")[0], True)
+
+    def _add(self, topic: str, text: str, kind: str, damage: bool) -> None:
+        known = self._index.get((topic, kind))
+        if known is not None:
+            known.count += 1
+            return
+        finding = Finding(self.bag, topic, text, damage)
+        self._index[(topic, kind)] = finding
+        self.findings.append(finding)
+
+    @property
+    def damaged(self) -> bool:
+        return any(finding.damage for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        return [finding.line() for finding in self.findings]

@@ -1,0 +1,48 @@
+"""What the readers of the two storage formats have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Message(NamedTuple):
+    """One serialised message as recorded."""
+
+    topic: str
+    log_time_ns: int
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class TopicInfo:
+    """One recorded topic. ``definition`` is the text of its message type, if the file has it."""
+
+    name: str
+    type: str
+    count: int
+    encoding: str = ""  # of the definition: ros2msg or ros2idl
+    definition: str = ""
+    serialization: str = "cdr"
+
+
+class StorageFile(Protocol):
+    """One data file of a bag. Messages come in the order they were recorded."""
+
+    topics: list[TopicInfo]
+    span_ns: tuple[int, int]  # first and last log time, (0, 0) without messages
+
+    def messages(self, topics: Collection[str]) -> Iterator[Message]:
+        """The messages of the named topics."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class Unreadable(Exception):
+    """A file of which nothing can be used; the text says what was expected and seen."""
+
+    def __init__(self, expected: str, seen: str):
+        super().__init__(f"expected {expected}, saw {seen}")
+        self.expected, self.seen = expected, seen
