@@ -19,7 +19,9 @@ def test_corrupt_equals_the_closed_form(prediction):
     noisy, step, target = diffusion.corrupt(clean, torch.Generator().manual_seed(5))
     bar = torch.from_numpy(alpha_bar(100)).float()[step][:, None, None]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
-    torch.testing.assert_close(noisy, bar.sqrt() * clean + (1 - bar).sqrt() * noise, atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        noisy, bar.sqrt() * clean + (1 - bar).sqrt() * noise, atol=2e-4, rtol=0
+    )
     torch.testing.assert_close(target, clean if prediction == "sample" else noise)
     assert step.min() >= 0 and step.max() <= 99
 

@@ -1,0 +1,143 @@
+"""``embodied_rl eval MODEL``: success rate of a model or the expert, with its Wilson interval."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from embodied_rl.cli import UsageError
+from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.errors import UserError
+from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, summary
+from embodied_rl.policies.registry import EXPERT, find_checkpoint, model_task
+from embodied_rl.sim.registry import TASKS
+from embodied_rl.sim.rollout import EpisodeResult
+from embodied_rl.training.publish import record_measurement
+
+EXAMPLE = "example: embodied_rl eval ptp_replace_object --episodes 200 --seed 0 --json eval.json"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Runs episodes of a task and prints the success rate with its 95 % interval."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Name of a shipped model, a checkpoint folder, or 'expert'."""
+    task: str | None = None
+    """Task; default: the one the model was trained for (expert: replace_object)."""
+    episodes: int = 100
+    seed: int = 0
+    """Base seed; every episode's own seed follows from it."""
+    json: Path | None = None
+    """Write the figures to this file."""
+    workers: int = 2
+    """Processes that run episodes; the figures do not depend on it."""
+    ros: bool = False
+    """Drive the simulator over ROS topics, in lockstep."""
+    card: bool = False
+    """Write the result into the checkpoint's CARD.md."""
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates, prints, writes; 0 when the episodes ran, whatever their outcome."""
+    arguments = tyro.cli(
+        Arguments, args=argv, prog="embodied_rl eval", description=f"{Arguments.__doc__} {EXAMPLE}"
+    )
+    if arguments.episodes < 1 or arguments.workers < 1 or arguments.seed < 0:
+        raise UsageError("--episodes and --workers are at least 1, --seed at least 0")
+    if arguments.card and arguments.model == EXPERT:
+        raise UsageError("--card needs a checkpoint; the expert has no card")
+    if arguments.model != EXPERT:
+        try:
+            find_checkpoint(arguments.model)
+        except UserError as error:  # a name that does not exist is the command line's fault
+            raise UsageError(str(error)) from None
+    task = arguments.task or model_task(arguments.model) or "replace_object"
+    if task not in TASKS:
+        raise UsageError(f"unknown task '{task}'; valid: {', '.join(sorted(TASKS))}")
+    evaluation = Evaluation(arguments.model, task, arguments.episodes, arguments.seed)
+    results = _run(evaluation, arguments)
+    figures = summary(evaluation, results)
+    figures["over"] = "ros" if arguments.ros else "in-process"
+    Console().print(_table(figures))
+    if arguments.json is not None:
+        with atomic_write(arguments.json) as path:
+            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if arguments.card:
+        record_measurement(find_checkpoint(arguments.model), _card_text(figures))
+    return 0
+
+
+def _run(evaluation: Evaluation, arguments: Arguments) -> list[EpisodeResult]:
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[success]}"),
+    )
+    with progress as bar:
+        task = bar.add_task(evaluation.model, total=evaluation.episodes, success="")
+        done: list[EpisodeResult] = []
+
+        def on_episode(result: EpisodeResult) -> None:
+            done.append(result)
+            rate = sum(r.outcome.success for r in done) / len(done)
+            bar.update(task, completed=len(done), success=f"success {rate:.3f}")
+
+        if arguments.ros:
+            # Only this branch needs ROS: the wheels cost a second to import, and may be absent.
+            from embodied_rl.bringup.evaluate import evaluate_over_ros
+
+            return evaluate_over_ros(evaluation, on_episode=on_episode)
+        return evaluate_in_process(evaluation, workers=arguments.workers, on_episode=on_episode)
+
+
+def _interval(figures: dict[str, Any]) -> str:
+    return (
+        f"{figures['success']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}] "
+        f"({figures['successes']} of {figures['episodes']})"
+    )
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    """Success first, then why the other episodes failed."""
+    table = Table(title=f"{figures['model']} in {figures['task']}, {figures['over']}")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_row("success, Wilson 95 %", _interval(figures))
+    for reason, count in figures["reasons"].items():
+        if reason != "success":
+            table.add_row(f"failed: {reason}", f"{count} ({count / figures['episodes']:.3f})")
+    table.add_row("mean score", f"{figures['score']:.3f}")
+    table.add_row("mean control steps", f"{figures['steps']:.1f}")
+    table.add_row("chunks touched by limits", str(figures["limited_chunks"]))
+    table.add_row("seed", str(figures["seed"]))
+    return table
+
+
+def _card_text(figures: dict[str, Any]) -> str:
+    failed = [f"{k} {v}" for k, v in figures["reasons"].items() if k != "success"]
+    return (
+        f"Success {_interval(figures)}, Wilson 95 % interval; seed {figures['seed']}, "
+        f"{figures['over']}; failures: {', '.join(failed) or 'none'}; "
+        f"{figures['steps']:.1f} control steps an episode on average.\n\n"
+        f"```\nembodied_rl eval {figures['model']} --task {figures['task']} "
+        f"--episodes {figures['episodes']} --seed {figures['seed']}"
+        f"{' --ros' if figures['over'] == 'ros' else ''}\n```"
+    )

@@ -1,0 +1,1 @@
+"""The policies, one package each, and the registry that finds their checkpoints."""

@@ -1,0 +1,140 @@
+"""Success rate of a policy in a task; the same figures with any number of processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embodied_rl.core.policy import Policy, episode_seed
+from embodied_rl.policies.registry import load_policy
+from embodied_rl.sim.base import Simulator, choose
+from embodied_rl.sim.registry import TASKS, make_simulator
+from embodied_rl.sim.rollout import EpisodeResult, rollout
+from embodied_rl.training.statistics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to evaluate: `episodes` episodes, their seeds counted from `seed`."""
+
+    model: str
+    task: str
+    episodes: int
+    seed: int
+
+
+@dataclass
+class _Bench:
+    """Simulator and policy of one process; made once, used for many episodes."""
+
+    simulator: Simulator
+    policy: Policy
+
+    @classmethod
+    def make(cls, evaluation: Evaluation) -> _Bench:
+        # State policies need no images, and a camera that nobody looks at still costs a render.
+        task = choose("task", evaluation.task, TASKS)
+        world = TASKS[task]().world
+        simulator = make_simulator(world, task)
+        policy = load_policy(evaluation.model, simulator.embodiment, task)
+        missing = sorted(set(policy.spec.streams) - set(simulator.streams))
+        if missing:
+            simulator.close()
+            simulator = make_simulator(world, task, cameras=missing)
+        return cls(simulator, policy)
+
+    def run(self, evaluation: Evaluation, episode: int) -> EpisodeResult:
+        seed = episode_seed(evaluation.seed, episode)
+        return rollout(self.simulator, self.policy, episode, seed)
+
+
+_bench: _Bench | None = None  # of a worker process
+
+
+def _start_worker(evaluation: Evaluation) -> None:
+    global _bench
+    _bench = _Bench.make(evaluation)
+
+
+def _run_in_worker(evaluation: Evaluation, episode: int) -> EpisodeResult:
+    if _bench is None:
+        raise RuntimeError("worker was not started")
+    return _bench.run(evaluation, episode)
+
+
+def evaluate_in_process(
+    evaluation: Evaluation,
+    *,
+    workers: int = 1,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+) -> list[EpisodeResult]:
+    """Runs all episodes; the results come in the order of the episodes.
+
+    Raises:
+        UserError: unknown model, task or world, or a model of another embodiment.
+    """
+    results = []
+    for result in _episodes(evaluation, workers):
+        results.append(result)
+        if on_episode is not None:
+            on_episode(result)
+    return results
+
+
+def _episodes(evaluation: Evaluation, workers: int) -> Iterator[EpisodeResult]:
+    numbers = range(evaluation.episodes)
+    if workers <= 1 or evaluation.episodes <= 1:
+        bench = _Bench.make(evaluation)
+        try:
+            for episode in numbers:
+                yield bench.run(evaluation, episode)
+        finally:
+            bench.simulator.close()
+        return
+    _Bench.make(evaluation).simulator.close()  # what is wrong is said here, not by a broken pool
+    # spawn: a forked child would share torch's and MuJoCo's threads and handles in an unknown state
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (evaluation,))
+    try:
+        futures = [pool.submit(_run_in_worker, evaluation, episode) for episode in numbers]
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """The figures of an evaluation as JSON data."""
+    successes = sum(r.outcome.success for r in results)
+    low, high = wilson_interval(successes, len(results))
+    reasons = Counter(r.outcome.reason for r in results)
+    return {
+        "model": evaluation.model,
+        "task": evaluation.task,
+        "episodes": len(results),
+        "seed": evaluation.seed,
+        "successes": successes,
+        "success": successes / len(results),
+        "low": low,
+        "high": high,
+        "score": float(np.mean([r.outcome.score for r in results])),
+        "reasons": dict(sorted(reasons.items())),
+        "steps": float(np.mean([r.ticks for r in results])),
+        "limited_chunks": sum(r.limited for r in results),
+        "outcomes": [
+            {
+                "episode": r.info.episode,
+                "seed": r.info.seed,
+                "success": r.outcome.success,
+                "reason": r.outcome.reason,
+                "steps": r.ticks,
+            }
+            for r in results
+        ],
+    }

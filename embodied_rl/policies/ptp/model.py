@@ -1,0 +1,72 @@
+"""The PTP network: frame encoder, action limits and denoiser, with its loss and its sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from embodied_rl.nn.denoiser import ActionDenoiser
+from embodied_rl.nn.diffusion import Diffusion
+from embodied_rl.nn.encoders import FrameEncoder, VectorEncoder
+from embodied_rl.nn.normalizer import MinMax
+from embodied_rl.policies.ptp.config import PtpConfig
+
+
+class PtpModel(nn.Module):
+    """B samples, F = `config.history` frames, T = `config.tokens` actions of A dimensions."""
+
+    def __init__(
+        self, config: PtpConfig, shapes: Mapping[str, tuple[int, ...]], action_dim: int
+    ) -> None:
+        """`shapes` holds the shape of one value of each stream in `config.streams`."""
+        super().__init__()
+        self.config = config
+        self.action_dim = action_dim
+        self.encoder = FrameEncoder({k: VectorEncoder(shapes[k]) for k in config.streams})
+        self.actions = MinMax(action_dim)
+        self.denoiser = ActionDenoiser(
+            action_dim,
+            self.encoder.dim,
+            tokens=config.tokens,
+            past=config.past,
+            frames=config.history,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            dropout=config.dropout,
+        )
+        self.diffusion = Diffusion(
+            steps=config.diffusion_steps,
+            sampling_steps=config.sampling_steps,
+            prediction=config.prediction,
+        )
+
+    def loss(
+        self,
+        frames: Mapping[str, Tensor],
+        actions: Tensor,
+        known: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Mean squared error over the supervised tokens.
+
+        Args:
+            frames: {key: (B, F, *shape)} in the data's units.
+            actions: (B, T, A) position targets; where not `known`, any finite value.
+            known: (B, T) whether that action was recorded; the others carry no loss.
+        """
+        clean = self.actions(actions)
+        noisy, step, target = self.diffusion.corrupt(clean, generator)
+        predicted = self.denoiser(noisy, step, self.encoder(frames))
+        first = self.config.first_supervised
+        weight = known[:, first:].to(predicted.dtype)
+        errors = (predicted - target)[:, first:].square().mean(dim=-1)
+        return (errors * weight).sum() / weight.sum().clamp(min=1.0)
+
+    def sample(self, embeddings: Tensor, noise: Tensor) -> Tensor:
+        """Embeddings (B, F, E), noise (B, T, A) -> action tokens (B, T, A) in the data's units."""
+        memory = self.denoiser.remember(embeddings)
+        tokens = self.diffusion.sample(noise, lambda x, t: self.denoiser.denoise(x, t, memory))
+        return self.actions.inverse(tokens)

@@ -1,0 +1,99 @@
+"""Finds a policy by name: the expert, a checkpoint folder, or a model that ships with us."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from embodied_rl.core.checkpoint import CONFIG
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import Policy
+from embodied_rl.core.schema import load_yaml_mapping
+
+EXPERT = "expert"
+PACKAGE = "embodied_rl"
+
+
+def _load_ptp(folder: Path, embodiment: Embodiment) -> Policy:
+    from embodied_rl.policies.ptp.runtime import load_ptp
+
+    return load_ptp(folder, embodiment)
+
+
+# "policy" key of a checkpoint's config -> its loader; each imports its own package when asked for
+LOADERS: dict[str, Callable[[Path, Embodiment], Policy]] = {"ptp": _load_ptp}
+
+
+def models_folders() -> list[Path]:
+    """Where shipped models may lie: the source tree, then the installed `share` folders."""
+    folders = [Path(__file__).resolve().parents[2] / "models"]
+    # set by a colcon workspace's setup script; empty with the ROS wheels
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    folders += [Path(p) / "share" / PACKAGE / "models" for p in (*prefixes, sys.prefix)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> folder of every shipped checkpoint; the first place that has a name counts."""
+    found: dict[str, Path] = {}
+    for root in models_folders():
+        for folder in sorted(root.iterdir()):
+            if (folder / CONFIG).is_file():
+                found.setdefault(folder.name, folder)
+    return found
+
+
+def find_checkpoint(name: str) -> Path:
+    """The folder of a checkpoint given by path or by the name of a shipped model.
+
+    Raises:
+        UserError: neither; lists the valid names.
+    """
+    folder = Path(name).expanduser()
+    if (folder / CONFIG).is_file():
+        return folder
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
+    if folder.is_dir():
+        raise UserError(f"{folder / CONFIG}: not there; a checkpoint folder needs it")
+    names = [EXPERT, *sorted(shipped)]
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise UserError(f"unknown model '{name}'{hint}; valid: {', '.join(names)}, or a folder's path")
+
+
+def model_task(name: str) -> str | None:
+    """The task that a checkpoint was trained for; None for the expert, who knows several."""
+    if name == EXPERT:
+        return None
+    task = load_yaml_mapping(find_checkpoint(name) / CONFIG).get("task")
+    return task if isinstance(task, str) else None
+
+
+def load_policy(name: str, embodiment: Embodiment, task: str | None = None) -> Policy:
+    """A policy ready for `reset`.
+
+    Args:
+        name: 'expert', a checkpoint folder, or the name of a shipped model.
+        task: for the expert, whose plans differ by task; a checkpoint may be tried on any.
+
+    Raises:
+        UserError: unknown name, or a checkpoint that does not fit the embodiment.
+    """
+    if name == EXPERT:
+        from embodied_rl.sim.tasks.expert import EXPERTS, make_expert
+
+        if task is None:
+            raise UserError(f"the expert needs a task; valid: {', '.join(sorted(EXPERTS))}")
+        return make_expert(task, embodiment)
+    folder = find_checkpoint(name)
+    policy = load_yaml_mapping(folder / CONFIG).get("policy")
+    if policy not in LOADERS:
+        known = ", ".join(sorted(LOADERS))
+        raise UserError(f"{folder / CONFIG}: policy: expected one of {known}, saw {policy!r}")
+    return LOADERS[policy](folder, embodiment)

@@ -1,0 +1,58 @@
+"""Figures do not depend on how many processes made them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from embodied_rl.cli import UsageError
+from embodied_rl.cli import eval as verb
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import episode_seed
+from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, summary
+from embodied_rl.training.statistics import wilson_interval
+
+
+def test_one_process_equals_two():
+    evaluation = Evaluation("expert", "replace_object", 3, seed=5)
+    seen = []
+    one = evaluate_in_process(evaluation, workers=1, on_episode=seen.append)
+    two = evaluate_in_process(evaluation, workers=2)
+    assert [r.info.episode for r in two] == [0, 1, 2] and seen == one
+    for a, b in zip(one, two, strict=True):
+        assert a.info.seed == b.info.seed == episode_seed(5, a.info.episode)
+        assert a.outcome == b.outcome and np.array_equal(a.commands, b.commands)
+    figures = summary(evaluation, one)
+    assert figures["successes"] == sum(r.outcome.success for r in one)
+    assert (figures["low"], figures["high"]) == wilson_interval(figures["successes"], 3)
+    assert sum(figures["reasons"].values()) == len(figures["outcomes"]) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_unknown_names_are_said_before_any_worker_starts(workers):
+    with pytest.raises(UserError, match="valid: pick_place, replace_object"):
+        evaluate_in_process(Evaluation("expert", "juggle", 2, 0), workers=workers)
+
+
+def test_verb_writes_its_figures(tmp_path, capsys):
+    path = tmp_path / "eval.json"
+    words = ["expert", "--episodes", "1", "--workers", "1", "--json", str(path)]
+    assert verb.main(words) == 0
+    figures = json.loads(path.read_text())
+    for key in ("model", "task", "episodes", "seed", "success", "low", "high"):
+        assert key in figures
+    assert "success, Wilson 95 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["no_such_model"], "unknown model 'no_such_model'.*expert"),
+        (["expert", "--task", "juggle"], "valid: pick_place, replace_object"),
+        (["expert", "--episodes", "0"], "at least 1"),
+        (["expert", "--card"], "no card"),
+    ],
+)
+def test_verb_refuses(words, message):
+    with pytest.raises(UsageError, match=message):
+        verb.main(words)
