@@ -1,0 +1,186 @@
+"""The graphs: what runs, in which order, with which parameters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from embodied_rl.bringup import environment, graph
+from embodied_rl.bringup.graph import Role, build
+from embodied_rl.bringup.runner import command_of, parameter_text
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+
+
+@pytest.fixture
+def robot_file() -> str:
+    return str(environment.share_file(graph.WORLD_EMBODIMENT["tabletop"]))
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> str:
+    folder = tmp_path / "my_model"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("policy: ptp\n")
+    return str(folder)
+
+
+def names(built: graph.Graph, stage: int) -> list[str]:
+    return [node.name for node in built.nodes if node.stage == stage]
+
+
+def test_sim_starts_the_clock_first_and_the_episodes_last(tmp_path):
+    built = build("sim", {"record": "true", "episodes": "3", "out": str(tmp_path / "run")})
+    assert names(built, 0) == ["sim_node", "wait_for_clock"]
+    assert names(built, 1) == [
+        "command_gate_node",
+        "policy_node",
+        "recorder_node",
+        "activate_policy",
+    ]
+    assert names(built, 2) == ["episode_node"]
+    by_name = {node.name: node for node in built.nodes}
+    assert by_name["wait_for_clock"].role is Role.GATE
+    assert by_name["activate_policy"].parameters["target"] == "policy_node"
+    assert by_name["episode_node"].role is Role.CONDUCTOR and by_name["episode_node"].foreground
+    assert not built.endless
+    for node in built.nodes:  # the simulator makes the time, everybody else follows it
+        assert node.parameters.get("use_sim_time", False) is (node.name != "sim_node")
+    assert by_name["recorder_node"].parameters["out"] == str(tmp_path / "run")
+
+
+def test_parameter_names_are_the_ones_the_nodes_declare():
+    built = build("sim", {"record": "true"})
+    told = {node.name: set(node.parameters) - {"use_sim_time"} for node in built.nodes}
+    assert told["sim_node"] == {
+        "world", "task", "mode", "seed", "cameras", "visuals", "embodiment", "command_timeout_s",
+    }  # fmt: skip
+    assert told["policy_node"] == {"policy", "task", "embodiment", "mode"}
+    assert told["command_gate_node"] == {"embodiment", "mode"}
+    assert told["recorder_node"] == {"embodiment", "out", "instruction"}
+    assert told["episode_node"] == {"episodes", "mode", "record", "out"}
+
+
+def test_a_namespace_gets_a_clock_of_its_own():
+    alone, left = build("sim", {}), build("sim", {"namespace": "/left"})
+    assert all(node.remappings == () for node in alone.nodes)
+    assert all(("/clock", "clock") in node.remappings for node in left.nodes)
+    command = command_of(left.nodes[0], left.namespace)
+    assert "__ns:=/left" in command and "/clock:=clock" in command
+    assert not any(word.startswith("__ns") for word in command_of(alone.nodes[0], ""))
+
+
+def test_commands_run_this_interpreter_and_quote_texts():
+    command = command_of(build("sim", {"seed": "3"}).nodes[0], "")
+    assert command[:4] == [sys.executable, "-m", "embodied_rl.nodes.sim_node", "--ros-args"]
+    assert "seed:=3" in command and 'world:="tabletop"' in command
+    for value in (True, 3, 1.5, "no", "1", "", 'say "hi": ü', "fixed,wrist"):
+        assert yaml.safe_load(parameter_text(value)) == value
+        assert type(yaml.safe_load(parameter_text(value))) is type(value)
+
+
+def test_robot_keeps_the_command_gate_longest(robot_file, checkpoint):
+    built = build("robot", {"embodiment": robot_file, "policy": checkpoint})
+    assert [node.name for node in built.nodes] == [
+        "command_gate_node",
+        "policy_node",
+        "activate_policy",
+    ]
+    # two control periods must pass between the death of the policy and the end of the gate
+    assert built.settle_s >= 2 * Embodiment.load(robot_file).period_ns / 1e9
+    assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in built.environment
+    simulated = build(
+        "robot", {"embodiment": robot_file, "policy": checkpoint, "use_sim_time": "true"}
+    )
+    assert simulated.nodes[0].name == "wait_for_clock"
+
+
+def test_record_is_the_recorder_alone(robot_file):
+    built = build("record", {"embodiment": robot_file, "instruction": "put it back"})
+    assert [node.name for node in built.nodes] == ["recorder_node"]
+    assert built.nodes[0].parameters["instruction"] == "put it back"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("simulator", {}, "unknown graph 'simulator'"),
+        ("sim", {"task": "replace"}, "expected one of pick_place, replace_object"),
+        ("sim", {"world": "kitchen"}, "expected one of tabletop"),
+        ("sim", {"policy": "exprt"}, "no such model (did you mean expert?)"),
+        ("sim", {"embodiment": "/nowhere.yaml"}, "embodiment:=/nowhere.yaml: no such file"),
+        ("robot", {}, "graph 'robot' needs embodiment:="),
+        ("record", {"embodiment": "/nowhere.yaml"}, "no such file"),
+    ],
+)
+def test_mistakes_are_named(name, given, said):
+    with pytest.raises(UserError) as caught:
+        build(name, given)
+    assert said in str(caught.value)
+
+
+def test_a_robot_has_no_expert_and_no_silent_instruction(robot_file, checkpoint):
+    with pytest.raises(UserError, match="simulator only"):
+        build("robot", {"embodiment": robot_file})
+    with pytest.raises(UserError, match="record:=true"):
+        build("robot", {"embodiment": robot_file, "policy": checkpoint, "instruction": "go"})
+
+
+def test_policies_by_name_and_by_folder(checkpoint, monkeypatch, tmp_path):
+    assert graph.find_policy("expert") == "expert"
+    assert graph.find_policy(checkpoint) == checkpoint
+    shipped = tmp_path / "share" / "models" / "ptp_demo"
+    shipped.mkdir(parents=True)
+    (shipped / "config.yaml").write_text("policy: ptp\n")
+    monkeypatch.setattr(environment, "share_folders", lambda: [tmp_path / "share"])
+    assert graph.find_policy("ptp_demo") == str(shipped)
+    with pytest.raises(UserError, match="there are expert, ptp_demo"):
+        graph.find_policy("ptp_dmo")
+
+
+def test_the_tables_here_are_the_simulators(robot_file):
+    """The names are repeated in the graph so that a help text does not load MuJoCo."""
+    registry = pytest.importorskip("embodied_rl.sim.registry")
+    assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS)
+    assert set(graph.TASKS) == set(registry.TASKS)
+    for name, world in registry.WORLDS.items():
+        assert graph.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
+        assert set(graph.CAMERAS) == set(world.cameras)
+
+
+def test_the_profile_is_set_unless_the_user_has_one(monkeypatch):
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    profile = environment.defaults(local=True)["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    assert "16777216" in Path(profile).read_text(encoding="utf-8")
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment.defaults(local=True)
+
+
+def test_the_mark_of_another_interpreter_is_not_inherited(monkeypatch):
+    own, other = (
+        f"{sys.prefix}/lib/python3/site-packages/ros_rcl.libs",
+        "/other/site-packages/ros_x.libs",
+    )
+    monkeypatch.setenv("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "1")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{own}:/usr/lib/mine")
+    assert environment.child_environment({})["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] == "1"
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{other}:/usr/lib/mine")
+    cleaned = environment.child_environment({"A": "b"})
+    assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in cleaned
+    assert cleaned["LD_LIBRARY_PATH"] == "/usr/lib/mine" and cleaned["A"] == "b"
+
+
+def test_the_graph_is_built_without_ros_torch_or_a_simulator():
+    script = (
+        "import sys; from embodied_rl.bringup.graph import build; build('sim', {});"
+        "print([m for m in ('rclpy', 'torch', 'mujoco') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
