@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rosgraph_msgs.msg import Clock
 
@@ -24,14 +22,10 @@ class Fake(LifecycleNode):
 
 
 rclpy.init()
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 if kind == "clock":
     node = rclpy.create_node("fake_clock")
     publisher = node.create_publisher(Clock, "/clock", 1)
     node.create_timer(0.05, lambda: publisher.publish(Clock()))
 else:
     node = Fake("policy_node")
-try:
-    rclpy.spin(node)
-except (KeyboardInterrupt, ExternalShutdownException):
-    sys.exit(0)
+rclpy.spin(node)

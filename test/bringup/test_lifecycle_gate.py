@@ -39,7 +39,7 @@ def fakes(environment):
 
     yield start
     for process in running:
-        process.terminate()
+        process.kill()
         process.communicate(timeout=10)
 
 
