@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_recording
+from ptp_cases import make_recording
 
 from embodied_rl.policies.ptp.data import PtpWindows, prepare
 from embodied_rl.policies.ptp.model import PtpModel

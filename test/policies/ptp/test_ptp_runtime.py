@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import PERIOD_NS, episode, make_recording, rows_of
+from ptp_cases import PERIOD_NS, episode, make_recording, rows_of
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import check_chunk

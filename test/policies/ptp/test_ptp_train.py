@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from conftest import TEXT, episode, rows_of
+from ptp_cases import TEXT, episode, rows_of
 
 from embodied_rl.core.checkpoint import load_checkpoint
 from embodied_rl.core.embodiment import Embodiment
