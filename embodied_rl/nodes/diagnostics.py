@@ -45,17 +45,17 @@ class Percentiles:
     """The last ``size`` durations, for p50 and p95."""
 
     def __init__(self, size: int = 1000):
-        self._values_ms: deque[float] = deque(maxlen=size)
+        self.values_ms: deque[float] = deque(maxlen=size)
 
     def add(self, milliseconds: float) -> None:
-        self._values_ms.append(milliseconds)
+        self.values_ms.append(milliseconds)
 
     def clear(self) -> None:
-        self._values_ms.clear()
+        self.values_ms.clear()
 
     def figures(self, name: str) -> dict[str, float]:
         """``{name_p50_ms, name_p95_ms}``, or nothing while there is nothing to report."""
-        if not self._values_ms:
+        if not self.values_ms:
             return {}
-        p50, p95 = np.percentile(list(self._values_ms), [50, 95])
+        p50, p95 = np.percentile(list(self.values_ms), [50, 95])
         return {f"{name}_p50_ms": round(float(p50), 3), f"{name}_p95_ms": round(float(p95), 3)}

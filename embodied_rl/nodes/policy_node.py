@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -29,7 +30,7 @@ from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.loop import ControlLoop
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.lifecycle import transition
@@ -41,9 +42,9 @@ GRACE_PERIODS = 0.5  # how long a tick waits for a stream that is late
 
 
 class PolicyNode(LifecycleNode):
-    def __init__(self, stop: Stop):
+    def __init__(self, stop: Stop, load: Callable[..., Policy] = load_policy):
         super().__init__("policy_node")
-        self._stop = stop
+        self._stop, self._load = stop, load
         self._policy_name = parameter(self, "policy", "", "model name, checkpoint folder or expert")
         self._task = parameter(self, "task", "", "task, for the scripted expert")
         self._embodiment_path = parameter(self, "embodiment", "", "embodiment file of the robot")
@@ -62,7 +63,7 @@ class PolicyNode(LifecycleNode):
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
 
     def _clear_figures(self) -> None:
-        self._latency = diagnostics.Percentiles()
+        self.latency = diagnostics.Percentiles()
         self._ticks = self._chunks = self._misses = self._skipped = 0
         self._last_arrival_s = 0.0
         self._last_tick_ns = self._last_chunk_ns = 0
@@ -73,10 +74,10 @@ class PolicyNode(LifecycleNode):
     @transition
     def on_configure(self, state) -> None:
         self.embodiment = Embodiment.load(self._embodiment_path)
-        self.use(load_policy(self._policy_name, self.embodiment, self._task or None))
+        self._host(self._load(self._policy_name, self.embodiment, self._task or None))
 
-    def use(self, policy) -> None:
-        """Host a policy: subscribe to its streams and start the worker."""
+    def _host(self, policy: Policy) -> None:
+        """Subscribe to the policy's streams and start the worker."""
         self._loop = ControlLoop(policy, self.embodiment)
         self._input = StreamInput(self, self.embodiment, policy.spec.streams, self._on_sample)
         self._chunk_publisher = self.create_publisher(JointTrajectory, "policy/chunk", qos.COMMANDS)
@@ -187,8 +188,8 @@ class PolicyNode(LifecycleNode):
 
     # Data path
 
-    def _on_sample(self, key: str, sample: Sample) -> None:
-        self._inbox.put((key, sample, time.perf_counter()))
+    def _on_sample(self, key: str, sample: Sample, arrival_s: float) -> None:
+        self._inbox.put((key, sample, arrival_s))
 
     def _work(self) -> None:
         """Worker thread: samples into the loop, then every tick that is due."""
@@ -268,7 +269,7 @@ class PolicyNode(LifecycleNode):
         self._chunk_publisher.publish(message)
         self._chunks += 1
         self._last_chunk_ns = chunk.stamp_ns
-        self._latency.add((time.perf_counter() - self._last_arrival_s) * 1e3)
+        self.latency.add((time.perf_counter() - self._last_arrival_s) * 1e3)
 
     def _beat(self) -> None:
         message = Header(frame_id=str(self._last_chunk_ns))
@@ -329,7 +330,7 @@ class PolicyNode(LifecycleNode):
             "period_s": self.embodiment.period_ns / 1e9,
             "ticks": self._ticks,
             "chunks": self._chunks,
-            **self._latency.figures("latency"),
+            **self.latency.figures("latency"),
             "deadline_misses": self._misses,
             "skipped_ticks": self._skipped,
             "invalid_rows": loop.invalid_rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ class StreamInput:
 
     Args:
         node: whose executor runs the callbacks.
-        receive: called with (key, sample) on that executor's thread.
+        receive: called with (key, sample, arrival) on that executor's thread; the arrival is the
+            ``time.perf_counter()`` at which the message's callback began.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class StreamInput:
         node: Node,
         embodiment: Embodiment,
         keys: Iterable[str],
-        receive: Callable[[str, Sample], None],
+        receive: Callable[[str, Sample, float], None],
     ):
         self._node, self._embodiment, self._receive = node, embodiment, receive
         streams = embodiment.require(keys)
@@ -89,6 +91,7 @@ class StreamInput:
             self._node.destroy_subscription(subscription)
 
     def _on_message(self, group: list[Stream], message) -> None:
+        arrival_s = time.perf_counter()
         latest_ns = messages.now_ns(self._node) + FUTURE_PERIODS * self._embodiment.period_ns
         for stream in group:
             meter = self.meters[stream.key]
@@ -106,7 +109,7 @@ class StreamInput:
             meter.count(sample.stamp_ns)
             if stream.joints and tuple(message.name[: len(stream.joints)]) != stream.joints:
                 self._note_order(stream, message)
-            self._receive(stream.key, sample)
+            self._receive(stream.key, sample, arrival_s)
 
     def _refuse(self, meter: StreamMeter, reason: str) -> None:
         if meter.last_refusal != reason:
