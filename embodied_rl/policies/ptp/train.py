@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_rl.bags.cache import EpisodeCache
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.ptp.config import POLICY, PtpRun
@@ -77,6 +78,21 @@ def train_ptp(
             data=_describe(source, windows, training, validation, result),
         )
     return result
+
+
+def recordings_of(cache: EpisodeCache, streams: Sequence[str]) -> tuple[list[Recording], int]:
+    """The episodes of a cache, and how many were left out because they are known to have failed."""
+    recordings = [
+        Recording(
+            {k: episode.values(k) for k in streams},
+            {k: episode.valid(k) for k in streams},
+            episode.actions,
+            episode.action_valid,
+        )
+        for episode in cache
+        if episode.outcome is None or episode.outcome.success
+    ]
+    return recordings, len(cache) - len(recordings)
 
 
 def fingerprint(run: PtpRun, windows: PtpWindows) -> str:

@@ -1,0 +1,133 @@
+"""``embodied_rl train POLICY``: bags to dataset cache to trained checkpoint, in one command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from embodied_rl.bags.cache import INDEX, EpisodeCache
+from embodied_rl.bags.convert import convert
+from embodied_rl.bringup.arguments import suggestion
+from embodied_rl.cli import UsageError
+
+EXAMPLE = (
+    "example: embodied_rl train ptp --config configs/ptp_replace_object.yaml --bags runs/bags "
+    "--out models/my_ptp"
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Trains a policy from recorded bags and writes a checkpoint folder. Ctrl-C saves; the same
+    command with --resume goes on."""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """Which policy: ptp."""
+    bags: Path
+    """Folder of bags, or a dataset cache that 'embodied_rl bags convert' wrote."""
+    config: Path = Path("configs/ptp_replace_object.yaml")
+    """Model and training settings."""
+    out: Path | None = None
+    """Checkpoint folder; default: runs/models/NAME, NAME being the config's."""
+    work: Path | None = None
+    """Resumable state, log and dataset cache; default: runs/train/NAME."""
+    steps: int | None = None
+    """In place of the config's training.steps."""
+    seed: int | None = None
+    """In place of the config's training.seed."""
+    resume: bool = False
+    """Go on from the state that an interrupted run left."""
+    workers: int = 2
+    """Processes that convert bags."""
+    threads: int = 1
+    """Threads of the training; sums, and so weights, differ a little with their number."""
+
+
+def main(argv: list[str]) -> int:
+    """Trains; 0 when the checkpoint is written, 1 when the run was stopped before its end."""
+    arguments = tyro.cli(
+        Arguments, args=argv, prog="embodied_rl train", description=f"{Arguments.__doc__} {EXAMPLE}"
+    )
+    if arguments.policy not in TRAINERS:
+        near = suggestion(arguments.policy, TRAINERS)
+        raise UsageError(
+            f"unknown policy '{arguments.policy}'{near}; valid: {', '.join(sorted(TRAINERS))}"
+        )
+    if arguments.workers < 1 or arguments.threads < 1:
+        raise UsageError("--workers and --threads are at least 1")
+    return TRAINERS[arguments.policy](arguments)
+
+
+def _train_ptp(arguments: Arguments) -> int:
+    import torch
+
+    from embodied_rl.policies.ptp.config import read_run
+    from embodied_rl.policies.ptp.train import recordings_of, train_ptp
+
+    torch.set_num_threads(arguments.threads)
+    given = {"steps": arguments.steps, "seed": arguments.seed}
+    run = read_run(
+        _config_file(arguments.config), {k: v for k, v in given.items() if v is not None}
+    )
+    work = arguments.work or Path("runs/train") / run.name
+    out = arguments.out or Path("runs/models") / run.name
+    console = Console()
+    cache = _cache(arguments, work / "cache", run.model.streams, console)
+    recordings, left_out = recordings_of(cache, run.model.streams)
+    source = f"{len(recordings)} bags of {arguments.bags.name}"
+    if left_out:
+        console.print(f"left out {left_out} episodes that did not end in success")
+        source += f" ({left_out} more left out: no success)"
+    result = train_ptp(
+        run,
+        recordings,
+        cache.embodiment,
+        out=out,
+        work=work,
+        source=source,
+        resume=arguments.resume,
+    )
+    if not result.finished:
+        console.print(
+            f"stopped at step {result.step} of {run.training.steps}; the same command with "
+            "--resume goes on"
+        )
+        return 1
+    console.print(f"wrote {out}: {result.step} steps in {result.wall_s:.0f} s")
+    return 0
+
+
+TRAINERS: dict[str, Callable[[Arguments], int]] = {"ptp": _train_ptp}
+
+
+def _config_file(path: Path) -> Path:
+    """The file as named, or as lying in the source tree when called from elsewhere."""
+    here = Path(__file__).resolve().parents[2] / path
+    return path if path.exists() or not here.exists() else here
+
+
+def _cache(
+    arguments: Arguments, folder: Path, streams: tuple[str, ...], console: Console
+) -> EpisodeCache:
+    """The bags as a dataset cache; bags that were converted before are not read again."""
+    if (arguments.bags / INDEX).exists():
+        return EpisodeCache(arguments.bags, streams)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("converting bags", total=None)
+        summary = convert(
+            arguments.bags,
+            folder,
+            keys=streams,
+            workers=arguments.workers,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for line in (line for result in summary.results for line in result.lines):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return EpisodeCache(folder, streams)
