@@ -79,7 +79,7 @@ def save_checkpoint(
     with atomic_folder(folder) as temporary:
         text = yaml.safe_dump(dict(config), sort_keys=False)
         (temporary / CONFIG).write_text(text, encoding="utf-8")
-        contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+        contiguous = {key: np.asarray(value, order="C") for key, value in tensors.items()}
         (temporary / WEIGHTS).write_bytes(save(contiguous))
         (temporary / CARD).write_text(card, encoding="utf-8")
 
@@ -109,7 +109,7 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.nd
 def pack_memory(owner: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """A policy's memory as one blob: arrays, plain fields, and whose memory it is."""
     header = {"owner": owner, "fields": json.dumps(dict(fields))}
-    contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    contiguous = {key: np.asarray(value, order="C") for key, value in arrays.items()}
     return save(contiguous, metadata=header)
 
 
@@ -124,7 +124,7 @@ def unpack_memory(owner: str, blob: bytes) -> tuple[dict[str, Any], dict[str, np
         header = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
         arrays = load(blob)
         fields = json.loads(header["fields"])
-    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"memory: not a memory of {owner}: damaged blob ({error})") from error
     if header.get("owner") != owner:
         raise UserError(f"memory: expected that of {owner}, saw that of {header.get('owner')}")

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embodied_rl.core.embodiment import JOINT_STATE, JOINT_TRAJECTORY, NANOSECONDS, Embodiment
+from embodied_rl.core.embodiment import (
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    NANOSECONDS,
+    Embodiment,
+    Workspace,
+)
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Arrival, RowBuilder, Sample
@@ -38,8 +44,8 @@ class TrajectoryTrack:
         left = int(np.searchsorted(self._times, time_ns, side="right")) - 1
         if left < 0:
             return self._values[0]
-        if left == len(self._times) - 1:
-            return self._values[-1]
+        if left == len(self._times) - 1 or self._times[left] == time_ns:
+            return self._values[left]
         span = self._times[left + 1] - self._times[left]
         share = (time_ns - self._times[left]) / span
         return self._values[left] + (self._values[left + 1] - self._values[left]) * share
@@ -152,8 +158,19 @@ class CommandLimiter:
         self._track: TrajectoryTrack | None = None
 
     def reset(self, time_ns: int, positions: np.ndarray) -> None:
-        """Start from measured positions ``(A,)``."""
-        self._track = TrajectoryTrack(time_ns, np.asarray(positions, dtype=np.float64))
+        """Start from measured positions ``(A,)``.
+
+        Raises:
+            UserError: another count, or a position that is not finite: no limit could hold then.
+        """
+        names = self._embodiment.action_names
+        start = np.asarray(positions, dtype=np.float64)
+        if start.shape != (len(names),):
+            raise UserError(f"joint positions: expected {len(names)}, saw shape {start.shape}")
+        if not np.all(np.isfinite(start)):
+            where = int(np.argmin(np.isfinite(start)))
+            raise UserError(f"joint positions: {names[where]} is not finite")
+        self._track = TrajectoryTrack(time_ns, start)
 
     @property
     def started(self) -> bool:
@@ -216,6 +233,6 @@ class CommandLimiter:
         return self._track
 
 
-def _outside(box, point: np.ndarray) -> float:
+def _outside(box: Workspace, point: np.ndarray) -> float:
     """How far a point lies outside a box, in metres; 0 inside."""
     return float(np.linalg.norm(point - np.clip(point, box.lower, box.upper)))

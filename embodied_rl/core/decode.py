@@ -6,6 +6,8 @@ decodes without ROS. They refuse everything that a policy must not see.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 
 from embodied_rl.core.embodiment import ENCODINGS, IMAGE, JOINT_STATE, NANOSECONDS, Stream
@@ -13,16 +15,16 @@ from embodied_rl.core.errors import MessageError
 from embodied_rl.core.window import Sample
 
 
-def stamp_ns(header) -> int:
+def stamp_ns(header: Any) -> int:
     """Stamp of a std_msgs/Header in nanoseconds."""
     return header.stamp.sec * NANOSECONDS + header.stamp.nanosec
 
 
-def decode(stream: Stream, message) -> Sample:
+def decode(stream: Stream, message: Any) -> Sample:
     """The part of a message that a stream names.
 
     Raises:
-        MessageError: wrong encoding, size, joints or frame, a value that is not finite, or no
+        MessageError: wrong encoding, size or joints, a value that is not finite, or no
             stamp; names the topic, what was expected and what was seen.
     """
     stamp = stamp_ns(message.header)
@@ -38,7 +40,7 @@ def decode(stream: Stream, message) -> Sample:
     return Sample(stamp, value)
 
 
-def _joints(stream: Stream, message) -> np.ndarray:
+def _joints(stream: Stream, message: Any) -> np.ndarray:
     """Values of the named joints ``(n,)``; messages may list joints in any order."""
     names, values = list(message.name), getattr(message, stream.field)
     if len(values) != len(names):
@@ -54,14 +56,14 @@ def _joints(stream: Stream, message) -> np.ndarray:
     return np.array([values[place[joint]] for joint in stream.joints], dtype=np.float64)
 
 
-def _pose(stream: Stream, message) -> np.ndarray:
+def _pose(stream: Stream, message: Any) -> np.ndarray:
     """Position ``(3,)`` in metres, or orientation ``(4,)`` as x, y, z, w."""
     part = getattr(message.pose, stream.field)
     names = ("x", "y", "z") if stream.field == "position" else ("x", "y", "z", "w")
     return np.array([getattr(part, name) for name in names], dtype=np.float64)
 
 
-def _image(stream: Stream, message) -> np.ndarray:
+def _image(stream: Stream, message: Any) -> np.ndarray:
     """Pixels ``(H, W, 3)`` or ``(H, W)``; owns its memory, since messages are short-lived."""
     height, width = stream.shape[:2]
     dtype, channels = ENCODINGS[stream.encoding]
@@ -79,6 +81,6 @@ def _image(stream: Stream, message) -> np.ndarray:
             f"{stream.topic}: expected rows of {row_bytes} bytes and {row_bytes * height} in all, "
             f"saw {message.step} and {len(message.data)}"
         )
-    order = ">" if message.is_bigendian else "<"
+    order: Literal[">", "<"] = ">" if message.is_bigendian else "<"
     pixels = np.frombuffer(message.data, dtype=np.dtype(dtype).newbyteorder(order))
     return pixels.astype(dtype).reshape(stream.shape)

@@ -45,11 +45,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.kinematics import Chain, parse_chain
-from embodied_rl.core.schema import Section
+from embodied_rl.core.schema import Section, parse_yaml, read_text
 
 NANOSECONDS = 1_000_000_000
 
@@ -149,20 +148,12 @@ class Embodiment:
             UserError: the file is missing, is not YAML, or a key is unknown, missing or unsound.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path}: embodiment file cannot be read: {error.strerror}") from error
-        return cls.parse(text, str(path))
+        return cls.parse(read_text(path), str(path))
 
     @classmethod
     def parse(cls, text: str, origin: str = "<text>") -> Embodiment:
         """Validate the YAML ``text``; ``origin`` is the file name that errors carry."""
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
-        root = Section(origin, "", data)
+        root = Section(origin, "", parse_yaml(text, origin))
         streams = {key: _stream(part) for key, part in root.children("streams")}
         commands = {key: _command(part) for key, part in root.children("commands")}
         joints = [joint for command in commands.values() for joint in command.joints]
@@ -173,7 +164,7 @@ class Embodiment:
         workspace_part = root.optional_child("workspace")
         embodiment = cls(
             name=root.text("name"),
-            control_rate_hz=root.positive("control_rate_hz"),
+            control_rate_hz=root.rate("control_rate_hz"),
             base_frame=root.text("base_frame", default="base_link"),
             streams=streams,
             commands=commands,
@@ -254,15 +245,16 @@ class Embodiment:
         order or unit of a number that the network sees or emits.
         """
         streams = self.require(sorted(stream_keys))
+        # Streams are sorted by name; the command groups stand in the order of the action vector.
         content = {
+            "commands": {key: [list(c.joints), c.unit] for key, c in self.commands.items()},
             "control_rate_hz": self.control_rate_hz,
             "streams": {
                 key: [s.type, s.field, list(s.joints), s.encoding, list(s.shape), s.unit]
                 for key, s in streams.items()
             },
-            "commands": {key: [list(c.joints), c.unit] for key, c in self.commands.items()},
         }
-        canonical = json.dumps(content, sort_keys=True).encode()
+        canonical = json.dumps(content).encode()
         return hashlib.sha256(canonical).hexdigest()[:16]
 
 
@@ -296,7 +288,7 @@ def _stream(part: Section) -> Stream:
         dtype=dtype,
         encoding=encoding,
         unit=part.text("unit", default=""),
-        rate_hz=part.positive("rate_hz"),
+        rate_hz=part.rate("rate_hz"),
         max_age_s=part.positive("max_age_s"),
     )
     if stream.max_age_s * stream.rate_hz < 1:

@@ -31,15 +31,17 @@ class CommandGate:
         self._embodiment = embodiment
         self._period_ns = embodiment.period_ns
         self.counts: Counter[str] = Counter()
+        self.state = GateState.WAITING
+        self.reason = ""
         self.reset()
 
     def reset(self) -> None:
         """Begin an episode: forget the chunk; an emergency stop stays."""
-        stopped = hasattr(self, "state") and self.state is GateState.STOPPED
         self._limiter = CommandLimiter(self._embodiment)
         self._chunk: ActionChunk | None = None
-        self.reason = ""
-        self.state = GateState.STOPPED if stopped else GateState.WAITING
+        self._held_ns = 0
+        if self.state is not GateState.STOPPED:
+            self.state, self.reason = GateState.WAITING, ""
 
     @property
     def started(self) -> bool:
@@ -59,7 +61,8 @@ class CommandGate:
         """The limited chunk that is now in force, or None while stopped.
 
         Raises:
-            UserError: a value is not finite, or the chunk is older than the one in force.
+            UserError: a value is not finite, or the chunk is older than the one in force or than
+                the hold.
         """
         if self.state is GateState.STOPPED:
             self.counts["refused while stopped"] += 1
@@ -70,7 +73,7 @@ class CommandGate:
                     f"command: expected a chunk not older than {self.chunk_stamp_ns} ns, "
                     f"saw {chunk.stamp_ns} ns"
                 )
-            limited, report = self._limiter.limit(chunk)
+            limited, report = self._limiter.limit(self._after_hold(chunk))
         except UserError:
             self.counts["refused"] += 1
             raise
@@ -117,10 +120,23 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.state, self.reason = GateState.HOLDING, "released, no command yet"
 
+    def _after_hold(self, chunk: ActionChunk) -> ActionChunk:
+        """The part of a chunk that lies after the last hold. The robot stood still meanwhile: to go
+        on in the middle of the chunk would be a jump that no rate limit has seen."""
+        if chunk.stamp_ns >= self._held_ns:
+            return chunk
+        rest = chunk.after(self._held_ns)
+        if not len(rest.values):
+            raise UserError(
+                f"command: expected targets after the hold of {self._held_ns} ns, "
+                f"saw the last one at {chunk.end_ns} ns"
+            )
+        return rest
+
     def _still(self, time_ns: int) -> ActionChunk:
         target = self._limiter.target(time_ns)
         # From here on the robot is where it was held, not where the old chunk would have led.
         self._limiter.reset(time_ns, target)
-        self._chunk = None
+        self._chunk, self._held_ns = None, time_ns
         tick_ns = time_ns // self._period_ns * self._period_ns
         return ActionChunk(tick_ns, self._period_ns, target[None])

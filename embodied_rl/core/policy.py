@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.schema import parse_yaml
 from embodied_rl.core.window import Observation
 
 
@@ -135,13 +136,10 @@ def check_chunk(chunk: ActionChunk, spec: PolicySpec) -> None:
 
 def _record(kind: type, text: str, origin: str) -> dict:
     """The fields of a flat dataclass from YAML, each present and of the declared type."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    data = parse_yaml(text, origin)
     expected = {item.name: item.type for item in fields(kind)}
     if not isinstance(data, dict) or set(data) != set(expected):
-        seen = sorted(data) if isinstance(data, dict) else type(data).__name__
+        seen = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise UserError(f"{origin}: expected the keys {sorted(expected)}, saw {seen}")
     for key, name in expected.items():
         if type(data[key]).__name__ != name:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ class Section:
 
     def __init__(self, origin: str, path: str, data: Any):
         self.origin, self.path = origin, path
-        self.key = path.rsplit(".", 1)[-1]
+        self.key = path.rsplit(".", 1)[-1]  # of a child: its whole name, dots and all
         if not isinstance(data, dict):
             name = path or "the file"
             raise UserError(f"{origin}: {name}: expected a mapping, saw {_describe(data)}")
@@ -54,9 +54,16 @@ class Section:
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(key, "a number", _describe(value))
-        if not (math.isfinite(value) and value > 0):
+        if not 0 < value <= sys.float_info.max:
             self.fail(key, "a finite number above 0", value)
         return float(value)
+
+    def rate(self, key: str) -> float:
+        """A rate in Hz whose period is a sound number of nanoseconds."""
+        value = self.positive(key)
+        if not 1e-3 <= value <= 1e6:
+            self.fail(key, "a rate between 1e-3 and 1e6 Hz", value)
+        return value
 
     def choice(self, key: str, allowed: Iterable[str]) -> str:
         value, allowed = self.value(key), list(allowed)
@@ -93,11 +100,11 @@ class Section:
         )
         if not sound:
             self.fail(key, f"{count} numbers", _describe(value))
-        array = np.array(value, dtype=np.float64)
-        if array.shape != (count,):
+        if len(value) != count:
             self.fail(key, f"{count} numbers", f"{len(value)}")
-        if not np.all(np.isfinite(array)):
-            self.fail(key, "finite numbers", value)
+        if not all(abs(v) <= sys.float_info.max for v in value):  # an int may be larger than that
+            self.fail(key, "finite numbers", _describe(value))
+        array = np.array(value, dtype=np.float64)
         array.setflags(write=False)
         return array
 
@@ -105,10 +112,14 @@ class Section:
         part = Section(self.origin, self._full(key), self.value(key))
         if not part._data:
             self.fail(key, "at least one entry", "none")
-        return [
-            (name, Section(self.origin, f"{self._full(key)}.{name}", data))
-            for name, data in part._data.items()
-        ]
+        found = []
+        for name, data in part._data.items():
+            if not isinstance(name, str):
+                self.fail(key, "names as keys", _describe(name))
+            child = Section(self.origin, f"{self._full(key)}.{name}", data)
+            child.key = name
+            found.append((name, child))
+        return found
 
     def optional_child(self, key: str) -> Section | None:
         data = self.value(key, None)
@@ -123,18 +134,55 @@ class Section:
                 raise UserError(f"{self.origin}: {self._full(str(key))}: unknown key; {hint}")
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key given twice: YAML itself takes the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"key '{key.value}' twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return node
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The value of a YAML text without tags of Python; ``origin`` is the name that errors carry.
+
+    Raises:
+        UserError: not YAML, or a key twice in one mapping.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: missing, unreadable or not UTF-8; names the file.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected UTF-8 text, saw other bytes at {error.start}") from error
+
+
 def load_yaml_mapping(path: Path) -> dict[str, Any]:
     """A YAML file whose top is a mapping.
 
     Raises:
         UserError: missing, unreadable or of another form; names the file.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    data = parse_yaml(read_text(path), str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping, saw {type(data).__name__}")
     return data

@@ -64,7 +64,9 @@ class Arrival(Enum):
     CLOCK_JUMP = "the clock was set back; older samples dropped"
 
 
-def asof(stamps_ns: np.ndarray, ticks_ns: np.ndarray, max_age_ns: int):
+def asof(
+    stamps_ns: np.ndarray, ticks_ns: np.ndarray, max_age_ns: int
+) -> tuple[np.ndarray, np.ndarray]:
     """For each tick the newest sample not after it.
 
     Args:
