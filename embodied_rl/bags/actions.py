@@ -113,9 +113,7 @@ class ActionLog:
 
     def actions(self, ticks_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions ``(K, A)`` float64, NaN where unknown, and ``action_valid (K,)``."""
-        parts = [
-            group.at(ticks_ns, self._embodiment.period_ns) for group in self._groups.values()
-        ]
+        parts = [group.at(ticks_ns, self._embodiment.period_ns) for group in self._groups.values()]
         values = np.concatenate([part[0] for part in parts], axis=1)
         valid = np.all([part[1] for part in parts], axis=0)
         values[~valid] = np.nan

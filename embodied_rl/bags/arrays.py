@@ -38,7 +38,7 @@ class ArrayWriter:
 
     def append(self, row: np.ndarray) -> None:
         """Add one row; its shape and type are those of the array."""
-        row = np.ascontiguousarray(row, dtype=self._dtype)
+        row = np.asarray(row, dtype=self._dtype, order="C")
         if row.shape != self._shape:
             raise ValueError(f"{self.path.name}: expected rows {self._shape}, saw {row.shape}")
         self.rows += 1

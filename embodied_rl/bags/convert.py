@@ -252,7 +252,7 @@ def _open_index(out: Path, contract: Contract, robot: Embodiment) -> None:
     episodes: list[str] = []
     if (out / cache.INDEX).exists():
         index = Index.read(out)
-        contract.check(index.contract, f"{out / cache.INDEX}")
+        contract.check(index.contract, f"{out / cache.INDEX} (name another --out?)")
         episodes = index.episodes
     (out / cache.ROBOT).write_text(robot.text, encoding="utf-8")
     Index(contract, False, episodes).write(out)

@@ -146,7 +146,8 @@ class EpisodeReader:
         self.embodiment = embodiment_of(bag, facts, embodiment)
         self.keys = tuple(self.embodiment.streams if keys is None else keys)
         self.info, self.instruction = facts.info, facts.instruction
-        self._streams = self._present_streams()
+        self.streams = self._present_streams()  # topic -> asked-for streams that the bag has
+        self.arrivals: dict[str, tuple[int, int, int]] = {}  # topic -> count, first, last stamp
         self._commands = self._command_topics()
         self._decoder = Decoder(bag.topics.values())
         self._timeline: Timeline[Samples] = Timeline(self.report)
@@ -159,9 +160,9 @@ class EpisodeReader:
     # ---------------------------------------------------------------- result
     def rows(self) -> Iterator[Observation]:
         """Every row, in the order of time within each run of the clock."""
-        wanted = [*self._streams, *self._commands, self._topic(names.EPISODE_OUTCOME)]
+        wanted = [*self.streams, *self._commands, self._topic(names.EPISODE_OUTCOME)]
         for message in self.bag.messages(wanted):
-            if message.topic in self._streams:
+            if message.topic in self.streams:
                 for accepted in self._samples(message):
                     if accepted.jump:
                         yield from self._emit(closing=True)
@@ -231,7 +232,7 @@ class EpisodeReader:
     # ---------------------------------------------------------------- intake
     def _samples(self, message: Message):
         """The decoded streams of a message, once its stamp has proved sound."""
-        streams = self._streams[message.topic]
+        streams = self.streams[message.topic]
         found: Samples = []
         try:
             decoded = self._decoder(message.topic, streams[0].type, message.data)
@@ -247,7 +248,13 @@ class EpisodeReader:
         if found:
             if self._clock_offset_ns is None:
                 self._clock_offset_ns = message.log_time_ns - stamp
-            yield from self._timeline.push(message.topic, stamp, found)
+            for accepted in self._timeline.push(message.topic, stamp, found):
+                self._note_arrival(message.topic, accepted.stamp_ns)
+                yield accepted
+
+    def _note_arrival(self, topic: str, stamp: int) -> None:
+        count, first, last = self.arrivals.get(topic, (0, stamp, stamp))
+        self.arrivals[topic] = (count + 1, min(first, stamp), max(last, stamp))
 
     def _take(self, key: str, sample: Sample) -> None:
         arrival = self._builder.add(key, sample)
@@ -336,7 +343,7 @@ class EpisodeReader:
         return first_tick(earliest, period)
 
     def _expected(self) -> list[str]:
-        return [stream.key for streams in self._streams.values() for stream in streams]
+        return [stream.key for streams in self.streams.values() for stream in streams]
 
     def _lacks(self, row: Observation) -> bool:
         """Whether a stream that the bag does have is missing from a row."""

@@ -35,10 +35,36 @@ _SIZE = struct.Struct("<Q")
 _SPOILT = (struct.error, UnicodeDecodeError, McapError, ValueError)
 
 
+class _Buffers:
+    """Memory for chunks, used again once nobody looks at it any more.
+
+    Fresh memory for every chunk costs more than reading it: the kernel has to clear each page.
+    """
+
+    def __init__(self) -> None:
+        self._pool: list[bytearray] = []
+
+    def get(self, size: int) -> bytearray:
+        """At least ``size`` bytes that no view refers to."""
+        for i, buffer in enumerate(self._pool):
+            try:
+                buffer.append(0)  # refused while a message still refers to the contents
+                buffer.pop()
+            except BufferError:
+                continue
+            if len(buffer) < size:
+                buffer = self._pool[i] = bytearray(size)
+            return buffer
+        buffer = bytearray(size)
+        if len(self._pool) < 3:
+            self._pool.append(buffer)
+        return buffer
+
+
 class _Block(NamedTuple):
     """A run of records: ``data[start:end]``, the contents of a chunk or one top-level record."""
 
-    data: bytes
+    data: bytes | bytearray
     start: int
     end: int
 
@@ -58,6 +84,7 @@ class McapFile:
         self._channels: dict[int, Channel] = {}
         self._counts: Counter[int] = Counter()
         self._indexes: list[ChunkIndex] = []
+        self._buffers = _Buffers()
         self._noted: set[tuple[str, str]] = set()
         self.span_ns = (0, 0)
         if os.pread(self._file, len(MAGIC), 0) != MAGIC:
@@ -101,6 +128,7 @@ class McapFile:
                 topic = wanted.get(channel)
                 if topic is not None:
                     yield Message(topic, log_time_ns, view[start + offset_data : end])
+            del view, block
 
     # ---------------------------------------------------------------- topics
     def _read_summary(self) -> bool:
@@ -205,18 +233,24 @@ class McapFile:
 
     def _indexed(self, index: ChunkIndex) -> Iterator[_Block]:
         offset = index.chunk_start_offset
-        record = os.pread(self._file, index.chunk_length, offset)
-        if len(record) < _HEAD.size or record[0] != Opcode.CHUNK:
+        record = self._buffers.get(index.chunk_length)
+        with memoryview(record) as view:
+            done = os.preadv(self._file, [view[: index.chunk_length]], offset)
+        if done < index.chunk_length or record[0] != Opcode.CHUNK:
             self._note("a chunk where the index says", f"something else at byte {offset}")
             return
-        yield from self._chunk(record, offset, whole=True, start=_HEAD.size)
+        block = self._chunk(record, offset, whole=True, start=_HEAD.size)
+        del record
+        yield from block
 
-    def _chunk(self, body: bytes, offset: int, *, whole: bool, start: int = 0) -> Iterator[_Block]:
+    def _chunk(
+        self, body: bytes | bytearray, offset: int, *, whole: bool, start: int = 0
+    ) -> Iterator[_Block]:
         """The records of one chunk; of a chunk that is cut, those that are complete."""
         try:
             _, _, size, crc, name_length = _CHUNK.unpack_from(body, start)
             start += _CHUNK.size
-            name = body[start : start + name_length].decode()
+            name = bytes(body[start : start + name_length]).decode()
             start += name_length
             (length,) = _SIZE.unpack_from(body, start)
             start += _SIZE.size
@@ -248,7 +282,7 @@ class McapFile:
             self._report.add("", expected, seen)
 
 
-def _records(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _records(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """``(opcode, start, end)`` of the body of every complete record in ``data[start:end]``."""
     unpack, head = _HEAD.unpack_from, _HEAD.size
     while start + head <= end:
@@ -267,7 +301,7 @@ def _matches(block: _Block, size: int, crc: int) -> bool:
     return crc == 0 or zlib.crc32(memoryview(block.data)[block.start : block.end]) == crc
 
 
-def _decompress(name: str, data: bytes, size: int, whole: bool) -> bytes:
+def _decompress(name: str, data: bytes | bytearray, size: int, whole: bool) -> bytes:
     """Contents of a chunk; of a cut one as much as the compressed bytes give."""
     if name == "zstd":
         if whole:

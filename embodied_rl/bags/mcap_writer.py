@@ -90,9 +90,7 @@ class McapWriter:
         self._append(MAGIC + encode(Header(profile="ros2", library="embodied_rl")))
 
     # ---------------------------------------------------------------- contents
-    def add_channel(
-        self, topic: str, kind: str, definition: str, metadata: dict[str, str]
-    ) -> int:
+    def add_channel(self, topic: str, kind: str, definition: str, metadata: dict[str, str]) -> int:
         """Declare a topic of ROS type ``kind``; ``definition`` is the ros2msg text."""
         schema = self._schemas.get(kind)
         if schema is None:
@@ -171,7 +169,7 @@ class McapWriter:
 
     def counts(self) -> dict[int, int]:
         """Messages on disk by channel."""
-        total = {channel: 0 for channel in self._channels}
+        total = dict.fromkeys(self._channels, 0)
         for chunk in self._chunks:
             for channel, count in chunk.counts.items():
                 total[channel] += count

@@ -47,7 +47,9 @@ class Report:
 
     def add_error(self, topic: str, error: Exception) -> None:
         """Note a message that was refused; equal refusals of a topic share a line."""
-        text = str(error).removeprefix(f"{topic.lstrip('/')}: ").removeprefix(f"{topic}: ")
+        text = str(error)
+        for prefix in (self.bag, topic, topic.lstrip("/")):
+            text = text.removeprefix(f"{prefix}: ")
         self._add(topic, text, text.split(", saw ")[0], True)
 
     def _add(self, topic: str, text: str, kind: str, damage: bool) -> None:

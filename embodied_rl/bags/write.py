@@ -12,9 +12,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rosbags.typesys import Stores, get_typestore
-
 from embodied_rl.bags.mcap_writer import NO_ROOM, McapWriter
+from embodied_rl.bags.messages import standard_types
 from embodied_rl.bags.metadata import FILE_NAME, Metadata, Qos, TopicRow, dump, qos_text
 from embodied_rl.core.errors import UserError
 
@@ -41,7 +40,7 @@ class BagWriter:
     ):
         self.folder = folder
         self.partial = folder.with_name(folder.name + PARTIAL)
-        self._types = get_typestore(Stores.ROS2_JAZZY)
+        self._types = standard_types()
         self._topics: dict[str, int] = {}
         self._rows: list[tuple[str, str, str, str]] = []  # name, type, qos, hash; by channel
         if folder.exists():

@@ -1,0 +1,146 @@
+"""What is in a bag, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from embodied_rl.bags.episode import EpisodeReader, read_facts
+from embodied_rl.bags.messages import Decoder
+from embodied_rl.bags.read import Bag, BagPath
+from embodied_rl.bags.report import Report
+from embodied_rl.bags.topics import EPISODE_OUTCOME, EPISODE_START, STRING, namespace_of
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import EpisodeInfo, Outcome
+
+LOWEST_RATE = 0.8  # share of the declared rate below which a stream counts as damaged
+
+
+@dataclass(frozen=True)
+class TopicSummary:
+    """One topic: how many messages, and how many a second over the bag's length."""
+
+    name: str
+    type: str
+    count: int
+    rate_hz: float
+
+
+@dataclass(frozen=True)
+class BagSummary:
+    """``bags info`` of one bag."""
+
+    name: str
+    size: int  # bytes
+    start_ns: int
+    duration_s: float
+    topics: list[TopicSummary]
+    instruction: str
+    info: EpisodeInfo | None
+    outcome: Outcome | None
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """``bags check`` of one bag."""
+
+    name: str
+    rows: int
+    valid_rows: int  # rows with all streams
+    actions: int  # rows with a known action
+    damaged: bool
+    lines: list[str]
+
+
+def summarise(place: BagPath) -> BagSummary:
+    """Read what a bag says about itself; message contents are not decoded."""
+    with Bag(place, Report(place.name)) as bag:
+        start_ns, end_ns = bag.span_ns
+        duration_s = (end_ns - start_ns) / NANOSECONDS
+        topics = [
+            TopicSummary(info.name, info.type, info.count, _rate_hz(info.count, duration_s))
+            for info in sorted(bag.topics.values(), key=lambda info: info.name)
+        ]
+        try:
+            namespace = namespace_of(bag.topics, [EPISODE_START, EPISODE_OUTCOME], place.name)
+        except UserError as error:
+            bag.report.add_error("", error)
+            namespace = ""
+        facts = read_facts(bag, namespace)
+        outcome = _outcome(bag, f"{namespace}/{EPISODE_OUTCOME}")
+        return BagSummary(
+            name=place.name,
+            size=place.size,
+            start_ns=start_ns,
+            duration_s=duration_s,
+            topics=topics,
+            instruction=facts.instruction,
+            info=facts.info,
+            outcome=outcome,
+            lines=bag.report.lines(),
+        )
+
+
+def check(
+    place: BagPath,
+    embodiment: Embodiment | None = None,
+    keys: Iterable[str] | None = None,
+    namespace: str | None = None,
+) -> CheckResult:
+    """Read a bag as a conversion would, every message decoded, and hold its rates.
+
+    A bag that no embodiment describes is damaged for the purpose of this check.
+    """
+    report = Report(place.name)
+    with Bag(place, report) as bag:
+        try:
+            reader = EpisodeReader(bag, embodiment, keys, namespace)
+        except UserError as error:
+            report.add_error("", error)
+            return CheckResult(place.name, 0, 0, 0, True, report.lines())
+        complete = [not row.missing for row in reader.rows()][reader.span()]
+        _, action_valid = reader.actions()
+        _check_rates(reader)
+        return CheckResult(
+            name=place.name,
+            rows=len(complete),
+            valid_rows=sum(complete),
+            actions=int(action_valid.sum()),
+            damaged=report.damaged,
+            lines=report.lines(),
+        )
+
+
+def _check_rates(reader: EpisodeReader) -> None:
+    """A line for each topic that came in slower than its streams declare."""
+    for topic, (count, first_ns, last_ns) in reader.arrivals.items():
+        stream = reader.streams[topic][0]
+        if last_ns <= first_ns:
+            continue
+        rate_hz = (count - 1) / ((last_ns - first_ns) / NANOSECONDS)
+        if rate_hz < LOWEST_RATE * stream.rate_hz:
+            reader.report.add(
+                topic,
+                f"at least {LOWEST_RATE * stream.rate_hz:g} Hz (80 % of the declared rate)",
+                f"{rate_hz:.1f} Hz",
+            )
+
+
+def _rate_hz(count: int, duration_s: float) -> float:
+    return (count - 1) / duration_s if count > 1 and duration_s > 0 else 0.0
+
+
+def _outcome(bag: Bag, topic: str) -> Outcome | None:
+    info, found = bag.topics.get(topic), None
+    if info is None or info.type != STRING:
+        return None
+    decoder = Decoder()
+    for message in bag.messages([topic]):
+        try:
+            text = decoder(topic, STRING, message.data).data
+            found = Outcome.from_yaml(text, topic)
+        except UserError as error:
+            bag.report.add_error(topic, error)
+    return found

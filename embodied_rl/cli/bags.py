@@ -1,0 +1,220 @@
+"""``embodied_rl bags info|check|convert DIR``: what is in a bag, what is wrong, training data.
+
+Exit codes: ``info`` 0; ``check`` 1 when something is damaged; ``convert`` 1 when nothing is usable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from embodied_rl.bags.check import BagSummary, summarise
+from embodied_rl.bags.check import check as check_bag
+from embodied_rl.bags.convert import convert as convert_bags
+from embodied_rl.bags.read import find_bags
+from embodied_rl.cli import UsageError
+from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.embodiment import Embodiment
+
+EXAMPLES = """\
+examples:
+  embodied_rl bags info runs/latest/bags
+  embodied_rl bags check runs/latest/bags --json report.json
+  embodied_rl bags convert runs/latest/bags --out runs/cache --streams arm_position tool_position
+"""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Topics, types, counts, rates, length, instruction and outcome of each bag."""
+
+    folder: tyro.conf.Positional[Path]
+    """a bag, or a folder of bags"""
+    json: Path | None = None
+    """also write the figures to this file"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Decode everything and report each fault in one line; exit 1 when something is damaged."""
+
+    folder: tyro.conf.Positional[Path]
+    """a bag, or a folder of bags"""
+    embodiment: Path | None = None
+    """embodiment file; default: the one recorded in the bag"""
+    streams: tuple[str, ...] = ()
+    """streams to check; default: all of the embodiment"""
+    namespace: str | None = None
+    """namespace of the robot's topics, such as /robot1; default: found"""
+    json: Path | None = None
+    """also write the report to this file"""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn bags into a dataset cache for training; run again to go on after an interruption."""
+
+    folder: tyro.conf.Positional[Path]
+    """a bag, or a folder of bags"""
+    out: Path
+    """folder of the cache"""
+    streams: tuple[str, ...] = ()
+    """streams to keep; default: all of the embodiment"""
+    embodiment: Path | None = None
+    """embodiment file; default: the one recorded in the bags"""
+    namespace: str | None = None
+    """namespace of the robot's topics, such as /robot1; default: found"""
+    workers: int | None = None
+    """processes; default: one a core"""
+    json: Path | None = None
+    """also write the summary to this file"""
+
+
+Command = (
+    Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
+    | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
+)
+
+
+def main(argv: list[str]) -> int:
+    """Runs one of the three; returns the exit code."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="embodied_rl bags",
+        description="Read rosbag2 recordings (MCAP or SQLite), without ROS.\n\n" + EXAMPLES,
+        args=argv,
+    )
+    if isinstance(command, Info):
+        return info(command)
+    return check(command) if isinstance(command, Check) else convert(command)
+
+
+def info(command: Info) -> int:
+    console, summaries = Console(), []
+    for place in find_bags(command.folder):
+        summary = summarise(place)
+        summaries.append(summary)
+        table = Table(title=_title(summary), title_justify="left")
+        for name in ("topic", "type", "messages", "rate"):
+            table.add_column(name, justify="right" if name in ("messages", "rate") else "left")
+        for topic in summary.topics:
+            rate = f"{topic.rate_hz:.1f} Hz" if topic.rate_hz else ""
+            table.add_row(topic.name, topic.type, str(topic.count), rate)
+        console.print(table)
+        for line in summary.lines:
+            _print_line(console, line)
+    if len(summaries) > 1:
+        size = sum(summary.size for summary in summaries)
+        seconds = sum(summary.duration_s for summary in summaries)
+        console.print(f"{len(summaries)} bags, {_megabytes(size)}, {seconds:.1f} s")
+    _write_json(command.json, {"bags": [asdict(summary) for summary in summaries]})
+    return 0
+
+
+def check(command: Check) -> int:
+    robot = Embodiment.load(command.embodiment) if command.embodiment else None
+    console, results = Console(), []
+    for place in find_bags(command.folder):
+        result = check_bag(place, robot, command.streams or None, command.namespace)
+        results.append(result)
+        verdict = "[red]damaged[/]" if result.damaged else "[green]sound[/]"
+        console.print(
+            f"{verdict} {result.name}: {result.rows} control ticks, {result.valid_rows} with all "
+            f"streams, {result.actions} with an action",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+        for line in result.lines:
+            _print_line(console, line)
+    damaged = sum(result.damaged for result in results)
+    console.print(f"{damaged} of {len(results)} bags damaged", highlight=False)
+    _write_json(command.json, {"bags": [asdict(r) for r in results], "damaged": damaged})
+    return 1 if damaged else 0
+
+
+def convert(command: Convert) -> int:
+    if command.workers is not None and command.workers < 1:
+        raise UsageError(f"--workers: expected 1 or more, saw {command.workers}")
+    robot = Embodiment.load(command.embodiment) if command.embodiment else None
+    console = Console()
+    with _progress(console) as report:
+        summary = convert_bags(
+            command.folder,
+            command.out,
+            embodiment=robot,
+            keys=command.streams or None,
+            namespace=command.namespace,
+            workers=command.workers,
+            progress=report,
+        )
+    for result in summary.results:
+        for line in result.lines:
+            _print_line(console, line)
+    rows, fresh = sum(result.rows for result in summary.usable), summary.fresh
+    speed = sum(result.size for result in fresh) / max(summary.seconds, 1e-9)
+    console.print(
+        f"{len(summary.usable)} of {len(summary.results)} bags usable, {rows} rows; "
+        f"{len(fresh)} converted in {summary.seconds:.1f} s ({_megabytes(speed)}/s), "
+        f"{len(summary.results) - len(fresh)} were there already; {command.out}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+    figures = {
+        "out": str(command.out),
+        "bags": len(summary.results),
+        "usable": len(summary.usable),
+        "rows": rows,
+        "seconds": summary.seconds,
+        "results": [asdict(result) for result in summary.results],
+    }
+    _write_json(command.json, figures)
+    return 0 if summary.usable else 1
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    columns = (
+        TextColumn("converting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("converting", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _title(summary: BagSummary) -> str:
+    parts = [summary.name, _megabytes(summary.size), f"{summary.duration_s:.1f} s"]
+    if summary.info is not None:
+        parts.append(f"task {summary.info.task}, seed {summary.info.seed}")
+    if summary.instruction:
+        parts.append(f"'{summary.instruction}'")
+    if summary.outcome is not None:
+        verdict = "success" if summary.outcome.success else "failure"
+        parts.append(f"{verdict} ({summary.outcome.reason})")
+    return escape(", ".join(parts))
+
+
+def _print_line(console: Console, line: str) -> None:
+    console.print(escape(line), soft_wrap=True, highlight=False)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is None:
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
