@@ -207,7 +207,7 @@ class MujocoSimulator:
         place = self._object_qpos
         data.qpos[place : place + 3] = start.object_position
         data.qpos[place + 3 : place + 7] = upright_quaternion(start.object_yaw)
-        self._control[:] = (self._command * self._scale)[self._order]
+        self._control[:] = self.to_controls(self._command)
         # fingers and contacts come to rest before the episode begins
         mujoco.mj_step(model, data, nstep=SETTLE_STEPS)
         data.qvel[:] = 0.0
@@ -249,6 +249,10 @@ class MujocoSimulator:
         self._samples = None
         if self._time_ns % self._judge_ns == 0 and not self._outcome.done:
             self._outcome = self.task.update(self._object_state())
+
+    def to_controls(self, command: np.ndarray) -> np.ndarray:
+        """MuJoCo's ``ctrl (nu,)`` for position targets ``(A,)``."""
+        return (command * self._scale)[self._order]
 
     def _glide(self, previous: np.ndarray, target: np.ndarray) -> None:
         """One step in which the arm's target moves on evenly from physics step to physics step."""

@@ -40,7 +40,7 @@ def rollout(
     seed: int = 0,
     *,
     keep_observations: bool = False,
-    on_tick: Callable[[Observation, ActionChunk | None], None] | None = None,
+    on_tick: Callable[[Observation, ActionChunk | None], bool | None] | None = None,
 ) -> EpisodeResult:
     """Run one episode to its end; the task's time limit ends it at the latest.
 
@@ -50,7 +50,8 @@ def rollout(
         episode: number of the episode in its run.
         seed: seed of the episode (see :func:`embodied_rl.core.policy.episode_seed`).
         keep_observations: return the rows too (memory: images are kept).
-        on_tick: called with the row and the limited chunk of every control tick.
+        on_tick: called with the row and the limited chunk of every control tick; answers True to
+            break the episode off there (its outcome then is not done).
     """
     info = begin(sim, episode, seed)
     loop, limiter = ControlLoop(policy, sim.embodiment), CommandLimiter(sim.embodiment)
@@ -73,8 +74,8 @@ def rollout(
             if keep_observations:
                 observations.append(observation)
             commands.append(limiter.target(observation.stamp_ns + loop.period_ns))
-            if on_tick is not None:
-                on_tick(observation, chunk)
+            if on_tick is not None and on_tick(observation, chunk):
+                break
         sim.step(follower.target(sim.time_ns + sim.step_ns))
     return EpisodeResult(
         info, sim.outcome(), len(commands), limited, np.array(commands), observations

@@ -148,6 +148,12 @@ class WaypointExpert:
         """The legs of an episode that begins with ``scene``."""
         raise NotImplementedError
 
+    @property
+    def leg(self) -> str:
+        """Label of the leg that the last target belongs to; empty before the first one."""
+        memory = self._memory
+        return memory.plan[memory.leg].label if memory.plan else ""
+
     # ---------------------------------------------------------------------- policy interface
     def reset(self, episode: EpisodeInfo) -> None:
         self._memory, self._scene = Memory(seed=episode.seed), None
