@@ -120,7 +120,6 @@ def _process(node: NodeSpec, namespace: str) -> Node:
         parameters=[node.parameters],
         remappings=list(node.remappings),
         output="screen",
-        emulate_tty=node.foreground,
         sigterm_timeout=str(node.stop_s),
         respawn=False,
     )
