@@ -73,6 +73,8 @@ def main(argv: list[str]) -> int:
     results = _run(evaluation, arguments)
     figures = summary(evaluation, results)
     figures["over"] = "ros" if arguments.ros else "in-process"
+    if arguments.ros:
+        figures["against_in_process"] = _compare(evaluation, results, arguments)
     Console().print(_table(figures))
     if arguments.json is not None:
         with atomic_write(arguments.json) as path:
@@ -108,6 +110,16 @@ def _run(evaluation: Evaluation, arguments: Arguments) -> list[EpisodeResult]:
         return evaluate_in_process(evaluation, workers=arguments.workers, on_episode=on_episode)
 
 
+def _compare(
+    evaluation: Evaluation, over_ros: list[EpisodeResult], arguments: Arguments
+) -> dict[str, float]:
+    """The same episodes in-process, for outcomes and commands step by step."""
+    from embodied_rl.bringup.evaluate import same_commands
+
+    in_process = evaluate_in_process(evaluation, workers=arguments.workers)
+    return same_commands(over_ros, in_process)
+
+
 def _interval(figures: dict[str, Any]) -> str:
     return (
         f"{figures['success']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}] "
@@ -128,6 +140,12 @@ def _table(figures: dict[str, Any]) -> Table:
     table.add_row("mean control steps", f"{figures['steps']:.1f}")
     table.add_row("chunks touched by limits", str(figures["limited_chunks"]))
     table.add_row("seed", str(figures["seed"]))
+    if same := figures.get("against_in_process"):
+        count = same["episodes"]
+        table.add_row("outcome as in-process", f"{same['same_outcome']} of {count} episodes")
+        table.add_row("commands as in-process", f"{same['same_commands']} of {count} episodes")
+        table.add_row("steps compared", str(same["steps"]))
+        table.add_row("largest difference", f"{same['largest_difference_rad']:g} rad")
     return table
 
 

@@ -197,7 +197,9 @@ class CommandGateNode(Node):
         silent_s = time.monotonic() - self._beat_steady_s
         if silent_s > self._silence_s:
             self._hold(now_ns, f"no heartbeat of the policy for {silent_s * 1e3:.0f} ms")
-        elif self._gate.ends_before(now_ns):
+        elif self._gate.ends_before(now_ns - self.embodiment.period_ns):
+            # Between the end of one chunk and the arrival of the next the robot stands at its last
+            # target anyway; a whole period later nothing is coming any more.
             self._hold(now_ns, "the chunk has run out")
         else:
             self._step_arrays(now_ns // self.embodiment.period_ns * self.embodiment.period_ns)
@@ -208,7 +210,7 @@ class CommandGateNode(Node):
         self._diagnostics.publish()
 
     def _step_arrays(self, tick_ns: int) -> None:
-        if tick_ns <= self._done_tick_ns:
+        if tick_ns <= self._done_tick_ns or self._gate.ends_before(tick_ns):
             return
         self._done_tick_ns = tick_ns
         target = self._gate.next_target(tick_ns).values[0]

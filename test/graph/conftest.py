@@ -1,0 +1,144 @@
+"""Real processes over real topics: a private domain, discovery on this machine only, deadlines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+
+from embodied_rl.bringup.environment import PROFILE, child_environment, share_file  # noqa: E402
+
+EMBODIMENT = share_file("sim_worlds/tabletop/ur5e_2f85.yaml")
+
+
+class Processes:
+    """Nodes as processes of their own, all ended with the test."""
+
+    def __init__(self, domain: int, folder: Path):
+        self._folder = folder
+        self._environment = child_environment(
+            {
+                "ROS_DOMAIN_ID": str(domain),
+                "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+                "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+                "OMP_NUM_THREADS": "1",
+            }
+        )
+        self._running: dict[str, subprocess.Popen] = {}
+
+    def start(self, name: str, *arguments: str, **parameters: object) -> subprocess.Popen:
+        words = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+        command = [sys.executable, "-m", f"embodied_rl.nodes.{name}"]
+        log = open(self._folder / f"{name}.log", "w")  # noqa: SIM115 - lives with the process
+        self._running[name] = subprocess.Popen(
+            [*command, "--ros-args", *arguments, *words],
+            env=self._environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        return self._running[name]
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        for process in reversed(self._running.values()):
+            process.send_signal(signal.SIGINT)
+        for process in self._running.values():
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Probe:
+    """A node of the test itself, spun by :meth:`until`."""
+
+    def __init__(self, domain: int):
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node("probe", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 20.0):
+        """Run callbacks until the condition holds; fails the test past the deadline."""
+        deadline_s = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > deadline_s:
+                pytest.fail(f"within {seconds:g} s: no {what}")
+            self.executor.spin_once(timeout_sec=0.05)
+        return value
+
+    def call(self, kind, name: str, request=None, seconds: float = 20.0):
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready, f"service {name}", seconds)
+        future = client.call_async(request or kind.Request())
+        self.until(future.done, f"answer of {name}", seconds)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def collect(self, kind, topic: str, quality=10) -> list:
+        """Messages of a topic, as they come: ``(arrival in s, message)``."""
+        found: list = []
+        self.node.create_subscription(
+            kind, topic, lambda message: found.append((time.monotonic(), message)), quality
+        )
+        return found
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _transport() -> Iterator[None]:
+    """The test's own nodes use the transport that the bring-up gives to the others."""
+    wanted = {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
+    yield
+    for key, value in before.items():
+        if value is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = value
+
+
+_domains = iter(range(os.getpid() % 40 + 1, 101))
+
+
+@pytest.fixture
+def domain() -> int:
+    return next(_domains)
+
+
+@pytest.fixture
+def processes(domain: int, tmp_path: Path) -> Iterator[Processes]:
+    made = Processes(domain, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def probe(domain: int) -> Iterator[Probe]:
+    made = Probe(domain)
+    yield made
+    made.close()

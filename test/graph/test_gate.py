@@ -1,0 +1,125 @@
+"""The command gate over real topics: silence, emergency stop, refusals."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from embodied_rl.core.embodiment import Embodiment
+
+from .conftest import EMBODIMENT
+
+ARM = "joint_trajectory_controller/joint_trajectory"
+PERIOD_S = 0.1
+
+
+def activate(probe) -> None:
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    assert probe.call(ChangeState, "policy_node/change_state", request).success
+    request.transition.id = Transition.TRANSITION_ACTIVATE
+    probe.until(
+        lambda: probe.call(ChangeState, "policy_node/change_state", request).success, "activation"
+    )
+
+
+@pytest.fixture
+def moving(probe, processes):
+    """An arm in motion in real time; gives what the gate sends to it."""
+    common = {"embodiment": EMBODIMENT, "use_sim_time": True, "mode": "realtime"}
+    processes.start("sim_node", mode="realtime")
+    processes.start("command_gate_node", **common)
+    policy = processes.start("policy_node", policy="expert", task="replace_object", **common)
+    activate(probe)
+    sent = probe.collect(JointTrajectory, ARM)
+    probe.until(lambda: probe.node.count_publishers(ARM), "gate")
+    assert probe.call(Trigger, "sim/reset").success
+    probe.until(lambda: len(sent) > 15, "commands")
+    return policy, sent
+
+
+def held(message: JointTrajectory) -> tuple:
+    return tuple(message.points[-1].positions)
+
+
+def test_killed_policy_in_motion_is_held_within_two_periods(moving, probe):
+    policy, sent = moving
+    before = np.array(held(sent[-1][1])) - np.array(held(sent[-6][1]))
+    assert np.abs(before).max() > 0.02, "the arm was meant to be moving"
+    policy.send_signal(signal.SIGKILL)
+    killed_s = time.monotonic()
+    states = probe.collect(DiagnosticArray, "/diagnostics")
+
+    def holding():
+        return [
+            status.message
+            for _, array in states
+            for status in array.status
+            if status.name == "command_gate_node" and "holding still" in status.message
+        ]
+
+    reason = probe.until(holding, "hold", 3.0)[0]
+    assert "no heartbeat" in reason or "run out" in reason
+    after = [(stamp, message) for stamp, message in sent if stamp > killed_s]
+    last_s, hold = after[-1]
+    assert last_s - killed_s <= 2 * PERIOD_S
+    count = len(sent)
+    probe.until(lambda: time.monotonic() > last_s + 0.5, "half a second")
+    assert len(sent) == count, "something was sent after the hold"
+    assert len(hold.points) == 1
+
+
+def test_emergency_stop_holds_until_released(moving, probe):
+    _, sent = moving
+    stop = "command_gate_node/emergency_stop"
+    assert probe.call(SetBool, stop, SetBool.Request(data=True)).success
+    at_stop = held(sent[-1][1])
+    mark = time.monotonic()
+    probe.until(lambda: time.monotonic() > mark + 0.5, "half a second")
+    assert held(sent[-1][1]) == at_stop
+    count = len(sent)
+    assert probe.call(SetBool, stop, SetBool.Request(data=False)).success
+    probe.until(lambda: len(sent) > count + 3, "commands after the release")
+
+
+def test_unsound_chunks_are_refused_and_named(probe, processes):
+    processes.start("sim_node", mode="realtime")
+    processes.start("command_gate_node", embodiment=EMBODIMENT, use_sim_time=True)
+    sent = probe.collect(JointTrajectory, ARM)
+    states = probe.collect(DiagnosticArray, "/diagnostics")
+    embodiment = Embodiment.load(EMBODIMENT)
+    publisher = probe.node.create_publisher(JointTrajectory, "policy/chunk", 10)
+    probe.until(publisher.get_subscription_count, "gate")
+    probe.until(lambda: probe.node.count_publishers(ARM), "gate's output")
+
+    def errors() -> str:
+        return " ".join(
+            value.value
+            for _, array in states
+            for status in array.status
+            if status.name == "command_gate_node"
+            for value in status.values
+            if value.key == "last_error"
+        )
+
+    def send(names, positions) -> None:
+        message = JointTrajectory(joint_names=names)
+        message.header.stamp.sec = 1
+        point = JointTrajectoryPoint(positions=positions)
+        point.time_from_start.nanosec = embodiment.period_ns
+        message.points = [point]
+        publisher.publish(message)
+
+    names = list(embodiment.action_names)
+    send(names, [0.0] * (len(names) - 1) + [float("nan")])
+    probe.until(lambda: f"{names[-1]}: point 0 is not finite" in errors(), "refusal of NaN")
+    send(names[1:], [0.0] * (len(names) - 1))
+    probe.until(lambda: "expected the joints" in errors(), "refusal of missing joints")
+    assert not sent
