@@ -1,0 +1,358 @@
+"""Records one rosbag2 bag an episode, from serialised messages, without decoding them.
+
+``~/start`` opens a bag, ``~/stop`` closes it; the topics are those of the embodiment file and of
+the episode. The subscriptions are there from start-up on, so a bag misses nothing of its start. It
+is named ``.partial`` until it is closed; what ``kill -9`` leaves is readable up to the last second.
+A full disk closes the bag as far as it is written and ends the node with an error.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.subscription import Subscription
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from embodied_rl.bags import topics as names
+from embodied_rl.bags.metadata import DURABILITY, HISTORY, RELIABILITY, Qos
+from embodied_rl.bags.write import PARTIAL, BagWriter
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import EpisodeInfo
+from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.process import Stop, parameter, run
+
+QUIET_S = 0.05  # a stop waits until nothing has come in for this long
+DRAIN_LIMIT_S = 5.0
+SILENT_S = 2.0
+LATCHED = (names.INSTRUCTION, names.EPISODE_START, names.EPISODE_OUTCOME)
+CLASSES = {**messages.MESSAGE_CLASSES, names.STRING: String}
+
+
+@dataclass
+class Topic:
+    """One recorded topic: relative ``name``, name in the bag, type, subscription."""
+
+    name: str
+    recorded: str
+    kind: str
+    profile: QoSProfile
+    subscription: Subscription | None = None
+    count: int = 0  # in the open bag
+    lost: int = 0  # since start-up, as the middleware says
+    incompatible: bool = False
+
+
+class RecorderNode(Node):
+    def __init__(self, stop: Stop):
+        super().__init__("recorder_node")
+        self._stop = stop
+        path = parameter(self, "embodiment", "", "embodiment file: which topics to record")
+        self._out = Path(parameter(self, "out", "runs/bags", "folder of the bags"))
+        self._text = parameter(self, "instruction", "", "the task in words, written into each bag")
+        self.embodiment = Embodiment.load(path)
+        self._writer: BagWriter | None = None
+        self._failure = ""
+        self._opened_s = 0.0
+        self._opened_ns = 0
+        self._started = False  # the open bag holds its episode/start
+        self._last_instruction: bytes | None = None
+        self._topics = {name: self._topic(name, kind) for name, kind in self._kinds().items()}
+        for topic in self._topics.values():
+            self._subscribe(topic)
+        self.create_service(Trigger, "~/start", self._on_start)
+        self.create_service(Trigger, "~/stop", self._on_stop)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._on_second, clock=steady)
+        self._diagnostics = diagnostics.Diagnostics(self, self._status)
+        self.get_logger().info(f"recorder ready: {len(self._topics)} topics, bags in {self._out}")
+
+    # ---------------------------------------------------------------- topics
+    def _kinds(self) -> dict[str, str]:
+        """Relative topic -> message type."""
+        kinds = {topic: streams[0].type for topic, streams in self.embodiment.topics().items()}
+        kinds |= {command.topic: command.type for command in self.embodiment.commands.values()}
+        kinds |= names.EPISODE_TOPICS
+        kinds.pop(names.EMBODIMENT)  # written by this node itself
+        return kinds
+
+    def _topic(self, name: str, kind: str) -> Topic:
+        profile = qos.LATCHED if name in LATCHED else qos.recording(kind)
+        return Topic(name, self._recorded_name(name), kind, profile)
+
+    def _recorded_name(self, name: str) -> str:
+        # Not the remapped name: in the bag the topics are those of the embodiment file.
+        return f"{self.get_namespace().rstrip('/')}/{name}"
+
+    def _subscribe(self, topic: Topic) -> None:
+        def lost(event: Any) -> None:
+            topic.lost = event.total_count
+
+        def incompatible(_: Any) -> None:
+            topic.incompatible = True
+
+        topic.subscription = self.create_subscription(
+            CLASSES[topic.kind],
+            topic.name,
+            lambda data: self._on_message(topic, data),
+            topic.profile,
+            raw=True,
+            event_callbacks=SubscriptionEventCallbacks(
+                message_lost=lost, incompatible_qos=incompatible
+            ),
+        )
+
+    def _match_publishers(self) -> None:
+        """Many camera drivers offer best effort only; better that than nothing."""
+        for topic in self._topics.values():
+            if not topic.incompatible or topic.subscription is None:
+                continue
+            topic.incompatible = False
+            if topic.profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+                continue
+            self.get_logger().warning(f"{topic.name}: its publisher offers best effort only")
+            self.destroy_subscription(topic.subscription)
+            topic.profile = QoSProfile(
+                history=topic.profile.history,
+                depth=topic.profile.depth,
+                reliability=ReliabilityPolicy.BEST_EFFORT,
+            )
+            self._subscribe(topic)
+
+    def _offered(self, topic: Topic) -> list[Qos]:
+        """The QoS that the topic's publishers offer, for whoever plays the bag."""
+        assert topic.subscription is not None
+        found = []
+        for info in self.get_publishers_info_by_topic(topic.subscription.topic_name):
+            profile = info.qos_profile
+            values = (
+                profile.history.name.lower(),
+                profile.reliability.name.lower(),
+                profile.durability.name.lower(),
+            )
+            if values[0] in HISTORY and values[1] in RELIABILITY and values[2] in DURABILITY:
+                found.append(Qos(profile.depth, values[1], values[2], values[0]))
+        return found
+
+    # ---------------------------------------------------------------- messages
+    def _on_message(self, topic: Topic, data: bytes) -> None:
+        if topic.name == names.INSTRUCTION:
+            self._last_instruction = data
+        if self._writer is None or not self._belongs(topic, data):
+            return
+        topic.count += 1
+        self._write(topic.recorded, data)
+
+    def _belongs(self, topic: Topic, data: bytes) -> bool:
+        """Whether a message is of the episode in the open bag, not latched from the one before."""
+        if topic.name == names.EPISODE_START:
+            try:
+                text = deserialize_message(data, String).data
+                info = EpisodeInfo.from_yaml(text, names.EPISODE_START)
+            except UserError as error:
+                self.get_logger().error(str(error))
+                return True
+            self._started = self._started or info.start_ns >= self._opened_ns
+            return info.start_ns >= self._opened_ns
+        if topic.name == names.EPISODE_OUTCOME and not self._started:
+            # on a robot nobody announces episodes; then every outcome counts
+            return self.count_publishers(names.EPISODE_START) == 0
+        return True
+
+    def _write(self, recorded: str, data: bytes) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.write(recorded, messages.now_ns(self), data)
+        except UserError as error:
+            self._fail(error)
+
+    # ---------------------------------------------------------------- services
+    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = False
+        if self._writer is not None:
+            response.message = f"{self._writer.folder} is being recorded; call stop first"
+            return response
+        self._take_waiting()  # what waits belongs to the time before
+        try:
+            self._open()
+        except UserError as error:
+            response.message = str(error)
+            self.get_logger().error(response.message)
+            return response
+        assert self._writer is not None
+        response.success, response.message = True, str(self._writer.folder)
+        return response
+
+    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = False
+        if self._writer is None:
+            response.message = self._failure or "nothing is being recorded"
+            return response
+        self._drain()
+        if self._writer is None:  # the disk filled up meanwhile
+            response.message = self._failure
+            return response
+        try:
+            response.message = self._finish()
+            response.success = True
+        except UserError as error:
+            self._fail(error)
+            response.message = self._failure
+        return response
+
+    def _open(self) -> None:
+        folder = self._out / f"episode_{self._next_number():06d}"
+        writer = BagWriter(folder)
+        kinds = {
+            self._recorded_name(names.EMBODIMENT): (
+                names.STRING,
+                [Qos(1, durability="transient_local")],
+            )
+        }
+        for topic in self._topics.values():
+            kinds[topic.recorded] = (topic.kind, self._offered(topic))
+        for recorded, (kind, offered) in kinds.items():
+            writer.add_topic(recorded, kind, offered)
+        for topic in self._topics.values():
+            topic.count = 0
+        self._opened_ns, self._opened_s = messages.now_ns(self), time.monotonic()
+        self._started, self._failure = False, ""
+        self._writer = writer
+        text = serialize_message(String(data=self.embodiment.text))
+        self._write(self._recorded_name(names.EMBODIMENT), text)
+        instruction = self._last_instruction
+        if self._text:
+            instruction = serialize_message(String(data=self._text))
+        if instruction is not None and self._writer is not None:
+            self._write(self._recorded_name(names.INSTRUCTION), instruction)
+        if self._writer is None:
+            raise UserError(self._failure)
+
+    def _next_number(self) -> int:
+        pattern = re.compile(rf"episode_(\d+)(?:{re.escape(PARTIAL)})?")
+        found = self._out.iterdir() if self._out.is_dir() else ()
+        numbers = [int(m.group(1)) for path in found if (m := pattern.fullmatch(path.name))]
+        return max(numbers, default=-1) + 1
+
+    def _finish(self) -> str:
+        """Close the bag; returns where it is and what is in it, as YAML.
+
+        Raises:
+            UserError: it could not be closed, or not whole.
+        """
+        assert self._writer is not None
+        writer, self._writer = self._writer, None
+        folder = writer.close()
+        if writer.full:
+            raise UserError(f"{folder}: disk full; the bag is closed as far as written")
+        prefix = len(self._recorded_name(""))
+        answer = {
+            "path": str(folder),
+            "size": writer.size,
+            "counts": {name[prefix:]: count for name, count in writer.counts().items() if count},
+            "streams": list(self.embodiment.topics()),
+            "lost": sum(topic.lost for topic in self._topics.values()),
+        }
+        return str(yaml.safe_dump(answer, sort_keys=False))
+
+    def _take_waiting(self) -> int:
+        """Handle what has arrived but was not dispatched yet; how many messages that was."""
+        taken = 0
+        for topic in self._topics.values():
+            subscription = topic.subscription
+            assert subscription is not None
+            while True:
+                with subscription.handle:
+                    found = subscription.handle.take_message(subscription.msg_type, True)
+                if found is None:
+                    break
+                self._on_message(topic, found[0])
+                taken += 1
+        return taken
+
+    def _drain(self) -> None:
+        """Take in what is under way: until nothing has come for a moment."""
+        limit_s = time.monotonic() + DRAIN_LIMIT_S
+        quiet_s = time.monotonic() + QUIET_S
+        while time.monotonic() < min(quiet_s, limit_s) and self._writer is not None:
+            if self._take_waiting():
+                quiet_s = time.monotonic() + QUIET_S
+            else:
+                time.sleep(0.002)
+
+    # ---------------------------------------------------------------- state
+    def _on_second(self) -> None:
+        self._match_publishers()
+        if self._writer is not None:
+            try:
+                self._writer.flush()
+            except UserError as error:
+                self._fail(error)
+
+    def _fail(self, error: UserError) -> None:
+        """Save what can be saved, say so once, and end with an error."""
+        self._failure = str(error)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except UserError as second:
+                self._failure = str(second)
+        self.get_logger().fatal(self._failure)
+        self._diagnostics.publish()
+        self._stop.set(1)
+
+    def _status(self) -> diagnostics.Status:
+        lost = sum(topic.lost for topic in self._topics.values())
+        figures = {f"{topic.name}.count": topic.count for topic in self._topics.values()}
+        figures["lost"] = lost
+        if self._failure:
+            return diagnostics.ERROR, self._failure, figures
+        if self._writer is None:
+            return diagnostics.OK, "not recording", figures
+        figures["bytes"] = self._writer.size
+        silent = self._silent()
+        if lost or silent:
+            text = f"{lost} messages lost; no message on {silent}"
+            return diagnostics.WARN, text, figures
+        return diagnostics.OK, f"recording {self._writer.folder.name}", figures
+
+    def _silent(self) -> list[str]:
+        """Streams that somebody publishes but of which nothing has come."""
+        if time.monotonic() - self._opened_s < SILENT_S:
+            return []
+        return [
+            name
+            for name in self.embodiment.topics()
+            if not self._topics[name].count and self.count_publishers(name)
+        ]
+
+    def close(self) -> None:
+        """Called at the end of the process: a bag that is open is closed properly."""
+        if self._writer is None:
+            return
+        self._drain()
+        if self._writer is not None:
+            folder = self._writer.folder
+            self._finish()
+            self.get_logger().info(f"closed {folder}")
+
+
+def main() -> int:
+    return run(RecorderNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""The recorder over a real graph: what was published is in the bag, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import bag_maker as maker
+import numpy as np
+import pytest
+import yaml
+from rosbags.rosbag2 import Reader
+
+from embodied_rl.bags.episode import read_episode
+from embodied_rl.bags.read import Bag
+from embodied_rl.core.policy import EpisodeInfo, Outcome
+
+rclpy = pytest.importorskip("rclpy")
+
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from embodied_rl.nodes import qos  # noqa: E402
+from embodied_rl.nodes.messages import MESSAGE_CLASSES  # noqa: E402
+
+DEADLINE_S = 20.0
+CLASSES = {**MESSAGE_CLASSES, "std_msgs/msg/String": String}
+
+
+class Bench:
+    """A recorder process and a publisher of the script's topics on a private domain."""
+
+    def __init__(self, folder: Path, domain: int, limit: int | None = None):
+        self.out = folder / "bags"
+        robot = folder / "testbot.yaml"
+        robot.write_text(maker.ROBOT)
+        environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        }
+        arguments = ["--ros-args", "-p", f"embodiment:={robot}", "-p", f"out:={self.out}"]
+
+        def restrict() -> None:
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        self.log = open(folder / "recorder.log", "w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "embodied_rl.nodes.recorder_node", *arguments],
+            env=environment, stdout=self.log, stderr=subprocess.STDOUT, preexec_fn=restrict,
+        )  # fmt: skip
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node("bench", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.publishers: dict[str, object] = {}
+        self.outbox: dict[str, int] = {}
+
+    def advertise(self, script: maker.Script) -> None:
+        for entry in script.entries:
+            if entry.topic not in self.publishers and entry.topic != "/embodiment":
+                latched = entry.topic in ("/instruction", "/episode/start", "/episode/outcome")
+                profile = qos.LATCHED if latched else qos.reliable(1000)
+                self.publishers[entry.topic] = self.node.create_publisher(
+                    CLASSES[entry.kind], entry.topic, profile
+                )
+        self.wait(
+            lambda: all(p.get_subscription_count() == 1 for p in self.publishers.values()),
+            "the recorder's subscriptions",
+        )
+
+    def publish(self, script: maker.Script) -> None:
+        for number, entry in enumerate(script.entries):
+            if entry.topic in self.publishers:
+                self.publishers[entry.topic].publish(entry.raw())
+            if number % 20 == 0:
+                time.sleep(0.001)  # a simulator does not publish a second of data in one burst
+
+    def call(self, name: str) -> Trigger.Response:
+        client = self.node.create_client(Trigger, f"recorder_node/{name}")
+        self.wait(client.service_is_ready, f"service {name}")
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done, f"answer of {name}")
+        return future.result()
+
+    def wait(self, condition, what: str) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not condition():
+            self.executor.spin_once(timeout_sec=0.01)
+            assert time.monotonic() < deadline_s, f"waited for {what}:\n{self.text()}"
+
+    def text(self) -> str:
+        self.log.flush()
+        return Path(self.log.name).read_text()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE_S)
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+        self.log.close()
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Iterator:
+    benches: list[Bench] = []
+
+    def build(**arguments) -> Bench:
+        domain = 20 + (os.getpid() + len(benches)) % 80
+        benches.append(Bench(tmp_path, domain, **arguments))
+        return benches[-1]
+
+    yield build
+    for bench in benches:
+        bench.close()
+
+
+def padded(data: bytes) -> bytes:
+    """The middleware fills messages up to a multiple of four bytes."""
+    return data + bytes(-len(data) % 4)
+
+
+def future_episode(seconds: float, number: int = 0) -> maker.Script:
+    """An episode that starts, on the recorder's wall clock, after the bag was opened."""
+    return maker.episode(seconds, (int(time.time()) + 3600 * (number + 1)) * 10**9)
+
+
+def test_two_episodes_are_two_bags_with_all_their_messages(make_bench):
+    bench = make_bench()
+    scripts = [future_episode(1.0, number) for number in range(2)]
+    bench.advertise(scripts[0])
+    # what an earlier run has latched must not get into the bag
+    stale = EpisodeInfo(9, 1, "old", "old", 5)
+    bench.publishers["/episode/start"].publish(String(data=stale.to_yaml()))
+    bench.publishers["/episode/outcome"].publish(
+        String(data=Outcome(True, False, "old", 0.0).to_yaml())
+    )
+    for number, script in enumerate(scripts):
+        opened = bench.call("start")
+        assert opened.success, opened.message
+        assert opened.message.endswith(f"episode_{number:06d}")
+        assert not bench.call("start").success
+        bench.publish(script)
+        closed = bench.call("stop")
+        assert closed.success, closed.message
+        answer = yaml.safe_load(closed.message)
+        assert answer["path"] == opened.message
+        assert answer["lost"] == 0
+
+        sent: dict[str, list[bytes]] = {}
+        for entry in script.entries:
+            sent.setdefault(entry.topic, []).append(padded(entry.raw()))
+        sent["/embodiment"] = [padded(maker.Entry(0, "", maker.string(maker.ROBOT)).raw())]
+        with Reader(answer["path"]) as reader:  # someone else's reader
+            seen: dict[str, list[bytes]] = {}
+            for connection, _, data in reader.messages():
+                seen.setdefault(connection.topic, []).append(padded(bytes(data)))
+        sent["/instruction"] = seen["/instruction"]  # the latched one of before comes on top
+        assert len(seen["/instruction"]) in (1, 2)
+        assert seen == sent
+        assert answer["counts"]["joint_states"] == len(sent["/joint_states"])
+        assert "joint_states" in answer["streams"]
+        with Bag.open(answer["path"]) as bag:
+            episode = read_episode(bag)
+        assert episode.report.lines() == []
+        assert len(episode) == 11
+        assert episode.info is not None and episode.info.start_ns == script.entries[0].log_ns
+        assert episode.outcome == Outcome(True, True, "placed", 1.0)
+    assert not bench.call("stop").success
+
+
+def test_interrupt_closes_the_bag(make_bench):
+    bench = make_bench()
+    script = future_episode(0.5)
+    bench.advertise(script)
+    path = Path(bench.call("start").message)
+    bench.publish(script)
+    bench.process.send_signal(signal.SIGINT)
+    assert bench.process.wait(DEADLINE_S) == 0, bench.text()
+    assert (path / "metadata.yaml").exists()
+    with Bag.open(path) as bag:
+        assert bag.report.lines() == []
+        assert bag.topics["/joint_states"].count == 26
+
+
+def test_kill_leaves_a_readable_bag(make_bench):
+    bench = make_bench()
+    script = future_episode(1.0)
+    bench.advertise(script)
+    path = Path(bench.call("start").message)
+    partial = path.with_name(path.name + ".partial")
+    bench.publish(script)
+    written = partial / f"{path.name}_0.mcap"
+    # the node writes what it has once a second
+    total = sum(len(entry.raw()) for entry in script.entries)
+    bench.wait(lambda: written.stat().st_size > total, "the second on disk")
+    bench.process.kill()
+    bench.process.wait(DEADLINE_S)
+    with Bag.open(bench.out) as bag:
+        episode = read_episode(bag)
+    assert len(episode) == 11
+    assert episode.valid["camera"].all()
+    assert any("footer" in line for line in episode.report.lines())
+
+
+def test_full_disk_closes_the_bag_and_fails(make_bench):
+    bench = make_bench(limit=9 << 20)
+    script = future_episode(0.5)
+    bench.advertise(script)
+    path = Path(bench.call("start").message)
+    picture = maker.image(10**9, np.zeros((900, 700, 3), np.uint8))
+    big = maker.Entry(0, "/camera/image_raw", picture)
+    deadline_s = time.monotonic() + DEADLINE_S
+    while bench.process.poll() is None and time.monotonic() < deadline_s:
+        bench.publishers["/camera/image_raw"].publish(big.raw())
+        time.sleep(0.01)
+    assert bench.process.wait(DEADLINE_S) == 1
+    complaints = [line for line in bench.text().splitlines() if re.search("FATAL|error:", line)]
+    assert len(complaints) == 1 and "disk full" in complaints[0]
+    assert (path / "metadata.yaml").exists()
+    with Reader(path) as reader:
+        assert reader.message_count >= 3
+        assert reader.message_count == sum(1 for _ in reader.messages())
