@@ -142,8 +142,8 @@ class StreamInput:
                 )
             if meter.measured_s() < min(1.0, 10 / stream.rate_hz):
                 raise UserError(
-                    f"stream '{stream.key}' on {stream.topic}: measured for only "
-                    f"{meter.measured_s():.2f} s so far{because}"
+                    f"stream '{stream.key}' on {stream.topic}: its rate is still being measured"
+                    f"{because}"
                 )
             if meter.delivered < LOWEST_SHARE:
                 raise UserError(

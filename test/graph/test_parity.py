@@ -1,0 +1,145 @@
+"""What a policy saw live equals what the bag of the same episode gives back, bit for bit."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rosgraph_msgs.msg import Clock
+
+from embodied_rl.bags.episode import read_episode
+from embodied_rl.bags.read import Bag
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.policy import episode_seed
+from embodied_rl.core.window import History, Observation, Window, history_indices
+from embodied_rl.nodes.policy_node import PolicyNode
+from embodied_rl.nodes.process import Stop
+from embodied_rl.policies.registry import load_policy
+from embodied_rl.sim.registry import make_simulator
+from embodied_rl.sim.rollout import rollout
+
+from .conftest import EMBODIMENT
+
+HISTORY, STRIDE = 4, 3
+TASK = "replace_object"
+
+
+class Witness:
+    """The expert, looking through a camera as well and keeping every window it was shown."""
+
+    def __init__(self, name: str, embodiment: Embodiment, task: str):
+        self._expert = load_policy(name, embodiment, task)
+        streams = {**self._expert.spec.streams, "camera_fixed": (128, 128, 3)}
+        self.spec = replace(
+            self._expert.spec,
+            streams=streams,
+            history=HISTORY,
+            stride=STRIDE,
+            embodiment_hash=embodiment.contract_hash(streams),
+        )
+        self._history = History(HISTORY, STRIDE)
+        self.windows: dict[int, Window] = {}
+
+    def reset(self, episode) -> None:
+        self._history.clear()
+        self.windows.clear()
+        self._expert.reset(episode)
+
+    def observe(self, observation: Observation) -> None:
+        self._history.push(observation)
+        self.windows[observation.stamp_ns] = self._history.window()
+        self._expert.observe(observation)
+
+    def act(self):
+        return self._expert.act()
+
+    def save_memory(self) -> bytes:
+        return self._expert.save_memory()
+
+    def load_memory(self, blob: bytes) -> None:
+        self._expert.load_memory(blob)
+
+
+@pytest.fixture(params=["lockstep", "realtime"])
+def recorded(request, domain, processes, probe, tmp_path):
+    """One recorded episode: the witness inside this process, and the folder of the bag."""
+    mode, out = request.param, tmp_path / "run"
+    common = {"embodiment": EMBODIMENT, "use_sim_time": True}
+    processes.start("sim_node", mode=mode, task=TASK, cameras="fixed", seed=3)
+    clock = probe.collect(Clock, "/clock")
+    probe.until(lambda: clock, "clock")
+    processes.start("command_gate_node", mode=mode, **common)
+    processes.start("recorder_node", out=out, **common)
+    words = [f"{key}:={value}" for key, value in {**common, "mode": mode}.items()]
+    arguments = ["--ros-args", *(w for word in words for w in ("-p", word))]
+    rclpy.init(args=arguments, domain_id=domain)
+    witnesses: list[Witness] = []
+
+    def load(name, embodiment, task):
+        witnesses.append(Witness("expert", embodiment, TASK))
+        return witnesses[0]
+
+    node = PolicyNode(Stop(), load)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    done = threading.Event()
+
+    def spin() -> None:
+        while not done.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        probe.until(
+            lambda: node.trigger_activate() == TransitionCallbackReturn.SUCCESS, "activation"
+        )
+        conductor = processes.start("episode_node", episodes=1, record=True, out=out, mode=mode)
+        probe.until(lambda: conductor.poll() is not None, "end of the episode", 60)
+        assert conductor.returncode == 0, processes.log("episode_node")
+        yield mode, witnesses[0], out / "episode_000000"
+    finally:
+        done.set()
+        thread.join()
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def test_windows_from_the_bag_equal_the_live_ones(recorded):
+    mode, witness, folder = recorded
+    with Bag.open(folder) as bag:
+        episode = read_episode(bag, keys=witness.spec.streams)
+    assert not episode.report.findings
+    assert episode.outcome is not None and episode.outcome.success
+    compared = 0
+    for tick, stamp in enumerate(episode.stamps_ns.tolist()):
+        if stamp not in witness.windows:
+            continue
+        live = witness.windows[stamp]
+        index, inside = history_indices(tick, HISTORY, STRIDE)
+        np.testing.assert_array_equal(live.inside, inside)
+        for key in witness.spec.streams:
+            assert live.values[key].dtype == episode.values[key].dtype
+            assert live.values[key].tobytes() == episode.values[key][index].tobytes(), (key, tick)
+            np.testing.assert_array_equal(live.valid[key], episode.valid[key][index] & inside)
+        compared += 1
+    assert compared >= len(episode) - 1 >= 40
+    if mode == "lockstep":
+        _check_against_in_process(episode)
+
+
+def _check_against_in_process(episode) -> None:
+    """The same seed in one process gives the same commands, step for step."""
+    simulator = make_simulator("tabletop", TASK)
+    expert = load_policy("expert", simulator.embodiment, TASK)
+    result = rollout(simulator, expert, 0, episode_seed(3, 0))
+    simulator.close()
+    assert result.outcome == episode.outcome
+    np.testing.assert_array_equal(episode.actions[: result.ticks], result.commands)
