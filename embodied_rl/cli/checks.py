@@ -170,13 +170,13 @@ def mujoco() -> str:
 
 
 def ogbench() -> str:
-    advice = "pip install -e '.[sim]' -c constraints.txt"
+    advice = f"{SETUP}, or pip install --no-deps -c constraints.txt ogbench (its models are enough)"
     seen = _version("ogbench", advice)
     found = importlib.util.find_spec("ogbench")
     folder = Path(list(found.submodule_search_locations or [""])[0]) if found else Path()
     arm = sorted(folder.rglob("ur5e.xml"))
     if not arm:
-        raise Trouble(f"{seen}, but {folder} holds no ur5e.xml", f"{advice} --force-reinstall")
+        raise Trouble(f"{seen}, but {folder} holds no ur5e.xml", f"rm -r .venv; {advice}")
     return f"{seen}, UR5e and gripper in {arm[0].parent}"
 
 
