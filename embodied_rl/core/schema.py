@@ -55,7 +55,7 @@ class Section:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(key, "a number", _describe(value))
         if not 0 < value <= sys.float_info.max:
-            self.fail(key, "a finite number above 0", value)
+            self.fail(key, "a finite number above 0", _describe(value))
         return float(value)
 
     def rate(self, key: str) -> float:

@@ -134,6 +134,8 @@ class RowBuilder:
         self.streams = embodiment.require(keys)
         self.period_ns = embodiment.period_ns
         self._buffers = {key: _Buffer(stream) for key, stream in self.streams.items()}
+        # Outlives reset(), or a clock set back right after it would only look like stray samples.
+        self._newest_ns: dict[str, int] = {}
         self.counts: Counter[Arrival] = Counter()
         self.reset(0)
 
@@ -149,9 +151,11 @@ class RowBuilder:
         """Take one sample. After a CLOCK_JUMP nothing is kept but this sample; the caller resets
         what it derived from the old rows."""
         buffer = self._buffers[key]
-        newest_ns = buffer.stamps[-1] if buffer.stamps else sample.stamp_ns
+        newest_ns = self._newest_ns.get(key, sample.stamp_ns)
+        self._newest_ns[key] = max(newest_ns, sample.stamp_ns)
         if sample.stamp_ns < newest_ns - CLOCK_JUMP_NS:
             arrival = Arrival.CLOCK_JUMP
+            self._newest_ns = {key: sample.stamp_ns}
             for other in self._buffers.values():
                 other.clear()
             self._start_ns = sample.stamp_ns
