@@ -27,11 +27,17 @@ class _Trajectories:
     def add(self, stamp_ns: int, times_ns: np.ndarray, values: np.ndarray) -> None:
         self._items.append((stamp_ns, times_ns, values))
 
-    def at(self, ticks_ns: np.ndarray, period_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Targets ``(K, n)`` one period after each tick, and where there is one ``(K,)``."""
+    def at(
+        self, ticks_ns: np.ndarray, period_ns: int, since_ns: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Targets ``(K, n)`` one period after each tick, and where there is one ``(K,)``.
+
+        What was stamped before ``since_ns`` belongs to an earlier episode.
+        """
         values = np.full((len(ticks_ns), self._width), np.nan)
         valid = np.zeros(len(ticks_ns), dtype=bool)
-        items = sorted(self._items, key=lambda item: item[0])  # stable: the last of equals rules
+        items = [item for item in self._items if item[0] >= since_ns]
+        items.sort(key=lambda item: item[0])  # stable: the last of equals rules
         track: TrajectoryTrack | None = None
         place, known_ns = 0, 0
         for row, tick in enumerate(ticks_ns.tolist()):
@@ -59,11 +65,15 @@ class _Arrays:
     def add(self, time_ns: int, values: np.ndarray) -> None:
         self._items.append((time_ns, values))
 
-    def at(self, ticks_ns: np.ndarray, period_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(
+        self, ticks_ns: np.ndarray, period_ns: int, since_ns: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`_Trajectories.at`; what arrives during the period belongs to its tick."""
         values = np.full((len(ticks_ns), self._width), np.nan)
         valid = np.zeros(len(ticks_ns), dtype=bool)
-        items = sorted(self._items, key=lambda item: item[0])
+        items = sorted(
+            (item for item in self._items if item[0] >= since_ns), key=lambda item: item[0]
+        )
         times = [item[0] for item in items]
         for row, tick in enumerate(ticks_ns.tolist()):
             newest = bisect_left(times, tick + period_ns) - 1
@@ -111,9 +121,15 @@ class ActionLog:
             stamp_ns, times_ns = log_time_ns, times_ns + log_time_ns
         group.add(stamp_ns, times_ns, values)
 
-    def actions(self, ticks_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Actions ``(K, A)`` float64, NaN where unknown, and ``action_valid (K,)``."""
-        parts = [group.at(ticks_ns, self._embodiment.period_ns) for group in self._groups.values()]
+    def actions(self, ticks_ns: np.ndarray, since_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Actions ``(K, A)`` float64, NaN where unknown, and ``action_valid (K,)``.
+
+        ``since_ns`` is the start of the episode: older commands do not count.
+        """
+        parts = [
+            group.at(ticks_ns, self._embodiment.period_ns, since_ns)
+            for group in self._groups.values()
+        ]
         values = np.concatenate([part[0] for part in parts], axis=1)
         valid = np.all([part[1] for part in parts], axis=0)
         values[~valid] = np.nan

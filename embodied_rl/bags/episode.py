@@ -192,7 +192,8 @@ class EpisodeReader:
     def actions(self) -> tuple[np.ndarray, np.ndarray]:
         """``actions (K, A)`` and ``action_valid (K,)`` of the episode's rows."""
         chosen = self.segment()
-        return chosen.commands.actions(np.array(chosen.stamps_ns, dtype=np.int64))
+        since_ns = self.info.start_ns if self.info is not None and chosen.anchored else 0
+        return chosen.commands.actions(np.array(chosen.stamps_ns, dtype=np.int64), since_ns)
 
     # ---------------------------------------------------------------- topics
     def _topic(self, name: str) -> str:
@@ -293,7 +294,8 @@ class EpisodeReader:
             self.report.add_error(message.topic, error)
             return
         if self.segments[-1].outcome.done and self._end_ns is None:
-            self._end_ns = newest
+            # Topics overtake each other: samples of the last tick may be recorded after the outcome.
+            self._end_ns = newest + SLACK_NS
 
     # ---------------------------------------------------------------- rows
     def _open_segment(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -22,12 +23,17 @@ class SqliteFile:
         self.path, self._report = path, report
         self._noted = False
         try:
-            self._base = sqlite3.connect(
-                f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, check_same_thread=False
-            )
-            self._ids, self.topics = self._read_topics()
+            self._base = _connect(path)
+            self._ids, kinds = self._read_topics()
+            definitions = self._read_definitions()
         except sqlite3.Error as error:
             raise Unreadable("a rosbag2 SQLite file", f"{error} ({path.name})") from error
+        counts = self._read_counts()
+        self.topics = []
+        for number, (kind, serialization) in kinds.items():
+            encoding, text = definitions.get(kind, ("", ""))
+            name, count = self._ids[number], counts.get(number, 0)
+            self.topics.append(TopicInfo(name, kind, count, encoding, text, serialization))
         self.span_ns = self._read_span()
 
     def close(self) -> None:
@@ -45,32 +51,34 @@ class SqliteFile:
         except sqlite3.Error as error:
             self._note(error)
 
-    def _read_topics(self) -> tuple[dict[int, str], list[TopicInfo]]:
-        counts: dict[int, int] = {}
-        try:
-            counts = dict(
-                self._base.execute("SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id")
-            )
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise  # no such table: another kind of database
-            self._note(error)
-        definitions: dict[str, tuple[str, str]] = {}
-        if self._has_table("message_definitions"):
-            for kind, encoding, text in self._base.execute(
-                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            ):
-                definitions[kind] = (encoding, text)
-        ids, topics = {}, []
+    def _read_topics(self) -> tuple[dict[int, str], dict[int, tuple[str, str]]]:
+        """By number: the names, and types with their serialisation."""
+        names, kinds = {}, {}
         for number, name, kind, serialization in self._base.execute(
             "SELECT id, name, type, serialization_format FROM topics ORDER BY id"
         ):
-            ids[number] = name
-            encoding, text = definitions.get(kind, ("", ""))
-            topics.append(
-                TopicInfo(name, kind, counts.get(number, 0), encoding, text, serialization)
-            )
-        return ids, topics
+            names[number], kinds[number] = name, (kind, serialization)
+        return names, kinds
+
+    def _read_definitions(self) -> dict[str, tuple[str, str]]:
+        """Type -> encoding and text of its definition, which files since Iron hold."""
+        if not self._has_table("message_definitions"):
+            return {}
+        rows = self._base.execute(
+            "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+        )
+        return {kind: (encoding, text) for kind, encoding, text in rows}
+
+    def _read_counts(self) -> dict[int, int]:
+        """Messages by topic; of a damaged file those that can be reached."""
+        counts: Counter[int] = Counter()
+        try:
+            # no GROUP BY: it would give nothing at all once it comes upon the damage
+            for (number,) in self._base.execute("SELECT topic_id FROM messages ORDER BY id"):
+                counts[number] += 1
+        except sqlite3.Error as error:
+            self._note(error)
+        return counts
 
     def _has_table(self, name: str) -> bool:
         query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
@@ -90,3 +98,20 @@ class SqliteFile:
         if not self._noted:
             self._noted = True
             self._report.add("", "a sound SQLite file", f"{error} in {self.path.name}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open without writing. What a killed recorder left half-done needs two concessions."""
+    place = quote(str(path.resolve()))
+    error: sqlite3.Error | None = None
+    for mode in ("mode=ro", "immutable=1"):  # immutable: a journal that cannot be rolled back
+        base = sqlite3.connect(f"file:{place}?{mode}", uri=True, check_same_thread=False)
+        try:
+            base.execute("PRAGMA writable_schema=ON")  # else a file cut short is refused whole
+            base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            return base
+        except sqlite3.Error as failure:
+            base.close()
+            error = failure
+    assert error is not None
+    raise error

@@ -1,0 +1,203 @@
+"""Bags written by ``rosbags`` read back, whole and damaged."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import bag_maker as maker
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2.enums import CompressionMode
+
+from embodied_rl.bags.read import Bag, find_bags
+from embodied_rl.core.errors import UserError
+
+MCAP, SQLITE = StoragePlugin.MCAP, StoragePlugin.SQLITE3
+WAYS = [
+    (MCAP, None),
+    (MCAP, CompressionMode.STORAGE),
+    (MCAP, CompressionMode.FILE),
+    (SQLITE, None),
+    (SQLITE, CompressionMode.MESSAGE),
+    (SQLITE, CompressionMode.FILE),
+]
+
+
+def contents(path: Path) -> tuple[list[tuple[str, int, bytes]], list[str]]:
+    with Bag.open(path) as bag:
+        found = [(m.topic, m.log_time_ns, bytes(m.data)) for m in bag.messages()]
+        return found, bag.report.lines()
+
+
+def expected(script: maker.Script) -> list[tuple[str, int, bytes]]:
+    return [(entry.topic, entry.log_ns, entry.raw()) for entry in script.entries]
+
+
+@pytest.mark.parametrize(("storage", "compression"), WAYS)
+def test_every_storage_and_compression(tmp_path, storage, compression):
+    script = maker.episode(1.0)
+    path = maker.write(tmp_path / "bag", script, storage, compression)
+    found, lines = contents(path)
+    assert lines == []
+    assert found == expected(script)
+    with Bag.open(path) as bag:
+        assert bag.topics["/joint_states"].type == "sensor_msgs/msg/JointState"
+        assert bag.topics["/joint_states"].count == 51
+        times = [entry.log_ns for entry in script.entries]
+        assert bag.span_ns == (min(times), max(times))
+        chosen = [message.topic for message in bag.messages(["/tool/pose"])]
+    assert chosen == ["/tool/pose"] * 21
+
+
+@pytest.mark.parametrize(("storage", "compression"), WAYS)
+def test_without_metadata_yaml(tmp_path, storage, compression):
+    script = maker.episode(1.0)
+    path = maker.write(tmp_path / "bag", script, storage, compression)
+    (path / "metadata.yaml").unlink()
+    if compression is CompressionMode.MESSAGE:
+        return  # only metadata.yaml says that single messages are compressed
+    found, lines = contents(path)
+    assert found == expected(script)
+    assert len(lines) == 1 and "metadata.yaml" in lines[0]
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_split_recording(tmp_path, storage):
+    """``ros2 bag record -b`` leaves several files in one folder."""
+    script = maker.episode(1.0)
+    half = len(script.entries) // 2
+    parts = [maker.Script(script.entries[:half]), maker.Script(script.entries[half:])]
+    suffix = "mcap" if storage is MCAP else "db3"
+    split = tmp_path / "split"
+    split.mkdir()
+    for number, part in enumerate(parts):
+        path = maker.write(tmp_path / f"part{number}", part, storage)
+        shutil.move(path / f"part{number}.{suffix}", split / f"split_{number}.{suffix}")
+        shutil.move(path / "metadata.yaml", split / "metadata.yaml")
+        shutil.rmtree(path)
+    text = (split / "metadata.yaml").read_text()
+    files = f"- split_0.{suffix}\n  - split_1.{suffix}"
+    (split / "metadata.yaml").write_text(text.replace(f"- part1.{suffix}", files))
+    found, lines = contents(split)
+    assert found == expected(script)
+    assert lines == []
+    (split / "metadata.yaml").unlink()
+    assert contents(split)[0] == expected(script)
+    (split / f"split_1.{suffix}").unlink()
+    (split / "metadata.yaml").write_text(text.replace(f"- part1.{suffix}", files))
+    found, lines = contents(split)
+    assert found == expected(parts[0])
+    assert len(lines) == 1 and f"split_1.{suffix}" in lines[0]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> tuple[Path, maker.Script]:
+    """A bag of several chunks."""
+    script = maker.Script()
+    for i in range(40):
+        pixels = maker.np.full((120, 160, 3), i, maker.np.uint8)
+        script.add(i * 10**8, "/camera/image_raw", maker.image(i * 10**8 + 1, pixels))
+        script.add(i * 10**8, "/joint_states", maker.joint_state(i * 10**8 + 1, 0.5))
+    return maker.write(tmp_path_factory.mktemp("sound") / "bag", script), script
+
+
+@given(share=st.floats(0.0, 1.0))
+def test_truncated_anywhere_gives_what_is_whole(sound, tmp_path_factory, share):
+    path, script = sound
+    whole = (path / "bag.mcap").read_bytes()
+    cut = tmp_path_factory.mktemp("cut") / "bag.mcap"
+    size = int(share * (len(whole) - 1))
+    cut.write_bytes(whole[:size])
+    found, lines = contents(cut)
+    assert found == expected(script)[: len(found)]
+    assert lines
+    # a message is lost only if its bytes are
+    lost = sum(len(entry.raw()) for entry in script.entries[len(found) :])
+    assert lost <= len(whole) - size + 40_000 + 64 * len(script.entries) * 3
+    assert all(line.startswith("bag.mcap: expected ") for line in lines)
+
+
+def test_truncated_compressed_chunk(tmp_path):
+    script, noise = maker.Script(), maker.np.random.default_rng(0)
+    for i in range(20):
+        pixels = noise.integers(0, 255, (60, 160, 3), dtype=maker.np.uint8)
+        script.add(i * 10**8, "/camera/image_raw", maker.image(i * 10**8 + 1, pixels))
+    path = maker.write(tmp_path / "bag", script, MCAP, CompressionMode.STORAGE)
+    file = path / "bag.mcap"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 3 // 4])
+    found, lines = contents(path)
+    assert 0 < len(found) < len(script.entries)
+    assert found == expected(script)[: len(found)]
+    assert len(lines) == 2  # no footer, and where it is cut
+
+
+def test_a_flipped_bit_costs_one_chunk_and_is_said(tmp_path):
+    from embodied_rl.bags.write import BagWriter
+
+    script = maker.episode(2.0)
+    writer = BagWriter(tmp_path / "bag", chunk_bytes=4096)
+    for topic, kind in {entry.topic: entry.kind for entry in script.entries}.items():
+        writer.add_topic(topic, kind)
+    for entry in script.entries:
+        writer.write(entry.topic, entry.log_ns, entry.raw())
+    path = writer.close()
+    file = path / "bag_0.mcap"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    found, lines = contents(path)
+    missing = [entry for entry in expected(script) if entry not in found]
+    assert 0 < len(missing) < 40
+    assert len(lines) == 1 and "checksum" in lines[0]
+
+
+def test_damaged_sqlite(tmp_path):
+    script = maker.episode(4.0)
+    path = maker.write(tmp_path / "bag", script, SQLITE)
+    file = path / "bag.db3"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 2 // 3])
+    found, lines = contents(path)
+    assert found == expected(script)[: len(found)]
+    assert len(lines) == 1 and "SQLite" in lines[0]
+
+
+def test_files_that_are_no_bags(tmp_path):
+    (tmp_path / "a.mcap").write_bytes(b"")
+    (tmp_path / "b.mcap").write_bytes(b"something else entirely")
+    (tmp_path / "c.db3").write_bytes(b"something else entirely")
+    sqlite3.connect(tmp_path / "d.db3").execute("CREATE TABLE other (id INTEGER)")
+    for name in "a.mcap", "b.mcap", "c.db3", "d.db3":
+        found, lines = contents(tmp_path / name)
+        assert found == []
+        assert len(lines) == 1 and name in lines[0], lines
+
+
+def test_metadata_that_is_damaged_is_not_needed(tmp_path):
+    script = maker.episode(0.5)
+    path = maker.write(tmp_path / "bag", script)
+    for text in "", "[1, 2", "rosbag2_bagfile_information: {}", "just text":
+        (path / "metadata.yaml").write_text(text)
+        found, lines = contents(path)
+        assert found == expected(script)
+        assert len(lines) == 1 and "metadata.yaml" in lines[0], lines
+
+
+def test_find_bags(tmp_path):
+    for name in "episode_10", "episode_2", "deep/er/one":
+        maker.write(tmp_path / name, maker.episode(0.1))
+    found = find_bags(tmp_path)
+    assert [bag.name for bag in found] == ["deep/er/one", "episode_2", "episode_10"]
+    assert [bag.name for bag in find_bags(tmp_path / "episode_2")] == ["episode_2"]
+    with pytest.raises(UserError, match="no such file"):
+        find_bags(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="saw none"):
+        find_bags(tmp_path / "empty")
+    with pytest.raises(UserError, match="expected one bag, saw 3"):
+        Bag.open(tmp_path)
