@@ -54,13 +54,13 @@ class Row:
         """Delivered rate of each stream: as recorded if it was, else as the policy saw it."""
         if self.bag and self.simulated_s:
             return [
-                f"{topic} {(count - 1) / self.simulated_s:.1f} Hz"
+                f"{topic} {(count - 1) / self.simulated_s:.1f}"
                 for topic, count in sorted(self.bag["counts"].items())
                 if topic in self.bag["streams"]
             ]
         ends = ".rate_hz"
         return [
-            f"{key[: -len(ends)]} {value:.1f} Hz"
+            f"{key[: -len(ends)]} {value:.1f}"
             for key, value in self.report.items()
             if key.endswith(ends)
         ]
@@ -93,7 +93,8 @@ class EpisodeNode(Node):
             for name in names:
                 self._service_clients[name] = self.create_client(kind, name)
         self._rows: list[Row] = []
-        self._console = Console()
+        # Into a file or a pipe there is no width to respect.
+        self._console = Console() if sys.stdout.isatty() else Console(width=120)
 
     def _on_outcome(self, message: String) -> None:
         self._outcome = Outcome.from_yaml(message.data, "episode/outcome")
@@ -181,8 +182,11 @@ class EpisodeNode(Node):
 
     def _table(self) -> Table:
         table = Table(title="episodes", title_justify="left")
-        for name in ("episode", "success", "steps", "real-time", "delivered", "latency", "misses"):
-            table.add_column(name, justify="right" if name != "delivered" else "left")
+        for name in ("episode", "success", "steps", "real-time"):
+            table.add_column(name, justify="right")
+        table.add_column("delivered, Hz", no_wrap=True)
+        table.add_column("latency", justify="right", no_wrap=True)
+        table.add_column("deadline misses", justify="right")
         for row in self._rows[-10:]:
             table.add_row(*self._cells(row))
         return table
