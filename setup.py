@@ -32,8 +32,8 @@ EXTRAS = {
         "ros-jazzy-std-srvs",
         *(f"ros-jazzy-{name}-msgs" for name in MESSAGES),
     ],
-    # Only the robot models of ogbench are used, it is never imported. One of its dependencies (labmaze)
-    # has no wheel for Python 3.13: there `make setup` installs ogbench without them.
+    # Only the robot models of ogbench are used, it is never imported. One of its dependencies
+    # (labmaze) has no wheel for Python 3.13: there `make setup` installs ogbench without them.
     "sim": [
         "mujoco",
         "ogbench; python_version < '3.13'",
