@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -61,9 +62,8 @@ class MujocoSimulator:
         self.physics_step_ns = round(self.model.opt.timestep * NANOSECONDS)
         self._step_ns, self._reset_ns = timing(embodiment, self.physics_step_ns)
         self._substeps = self._step_ns // self.physics_step_ns
-        self._shares = np.arange(1, self._substeps + 1)[:, None] / self._substeps
         self._judge_ns = self._step_ns * max(1, JUDGE_PERIOD_NS // self._step_ns)
-        self._noise = noise
+        self._noise_factor = noise
         self._bind_commands()
         self._bind_streams(cameras)
         self._bind_object()
@@ -90,14 +90,19 @@ class MujocoSimulator:
                 f"{self.embodiment.origin}: commands: world '{self.world.name}' has "
                 f"{model.nu} actuators, the commands move {len(set(actuators))} of them"
             )
-        self._order = np.argsort(actuators)  # action order -> order of MuJoCo's controls
+        # action order -> order of MuJoCo's controls; a slice where nothing is to be reordered
+        order = np.argsort(actuators)
+        self._order = _as_slice(order)
         self._control = self.data.ctrl
+        self._reached = self._control.copy()  # controls of the last command
         self._scale = np.array([b.control_per_unit for b in bindings])
         self._command = np.zeros(len(names))
         glides = np.zeros(len(names), dtype=bool)
         for key, part in self.embodiment.slices().items():
             glides[part] = self.embodiment.commands[key].type == JOINT_TRAJECTORY
-        self._jumps = np.flatnonzero(~glides)
+        # (substeps, nu): how far each control has come after each physics step
+        even = np.arange(1, self._substeps + 1)[:, None] / self._substeps
+        self._shares = np.where(glides[order], even, 1.0)
         arm = self.embodiment.chain.joints if self.embodiment.chain else ()
         self._arm = np.array([names.index(joint) for joint in arm], dtype=np.int64)
         self._arm_qpos = self._addresses(arm, model.jnt_qposadr)
@@ -107,8 +112,9 @@ class MujocoSimulator:
         return table[ids]
 
     def _bind_streams(self, cameras: Sequence[str]) -> None:
-        self._readers = {}
-        self._periods: list[tuple[str, int]] = []
+        """For each step of the cycle after which all streams are due together: what is due."""
+        states, self._images, periods = {}, {}, {}
+        self._noises = []
         for key, stream in self.embodiment.streams.items():
             source = self.world.sources.get(key)
             if source is None:
@@ -116,38 +122,37 @@ class MujocoSimulator:
                     f"{self.embodiment.origin}: streams.{key}: world '{self.world.name}' has no "
                     f"such stream; it has {sorted(self.world.sources)}"
                 )
-            if isinstance(source, CameraSource):
-                if key not in cameras:
-                    continue
-                self._readers[key] = source
-            elif isinstance(source, JointSource):
-                self._readers[key] = self._joint_reader(source, stream.joints)
+            if not isinstance(source, CameraSource):
+                noise = _Noise(key, self._noise_factor * source.sigma, stream.shape)
+                self._noises.append(noise)
+                states[key] = (key, *self._reader(source, stream.joints), noise)
+            elif key in cameras:
+                self._images[key] = source
             else:
-                self._readers[key] = self._point_reader(source)
-            self._periods.append((key, stream.period_ns))
-        self.streams = tuple(key for key, _ in self._periods)
-        self._noises: dict[str, _Noise] = {}
-        # which streams are due at each step of the cycle after which all are due together
-        self._due = [
-            tuple(key for key, period in self._periods if phase * self._step_ns % period == 0)
-            for phase in range(self._reset_ns // self._step_ns)
-        ]
-        self._sigma = {
-            key: self._noise * source.sigma
-            for key, source in self.world.sources.items()
-            if not isinstance(source, CameraSource)
-        }
+                continue
+            periods[key] = stream.period_ns
+        self.streams = tuple(periods)
+        self._due = []
+        for now in range(0, self._reset_ns, self._step_ns):
+            due = [key for key, period in periods.items() if now % period == 0]
+            self._due.append(
+                (
+                    [states[key] for key in due if key in states],
+                    [key for key in due if key in self._images],
+                )
+            )
 
-    def _joint_reader(self, source: JointSource, joints: Sequence[str]):
-        model = self.model
+    def _reader(
+        self, source: JointSource | PointSource, joints: Sequence[str]
+    ) -> tuple[np.ndarray, Any]:
+        """An array of ``MjData`` and the index that gives the stream's value."""
+        if isinstance(source, PointSource):
+            if source.element == "site":
+                return self.data.site_xpos, self.model.site(source.name).id
+            return self.data.xpos, self.model.body(source.name).id
         if source.quantity == "position":
-            return self.data.qpos, self._addresses(joints, model.jnt_qposadr)
-        return self.data.qvel, self._addresses(joints, model.jnt_dofadr)
-
-    def _point_reader(self, source: PointSource):
-        if source.element == "site":
-            return self.data.site_xpos, self.model.site(source.name).id
-        return self.data.xpos, self.model.body(source.name).id
+            return self.data.qpos, _as_slice(self._addresses(joints, self.model.jnt_qposadr))
+        return self.data.qvel, _as_slice(self._addresses(joints, self.model.jnt_dofadr))
 
     def _bind_object(self) -> None:
         model, body = self.model, self.model.body(OBJECT)
@@ -190,11 +195,8 @@ class MujocoSimulator:
         self._time_ns = (self._time_ns // self._reset_ns + 1) * self._reset_ns
         self._start_ns = self._time_ns
         self._samples, self._outcome = None, RUNNING
-        self._noises = {
-            key: _Noise([seed, zlib.crc32(key.encode())], self._sigma[key], stream.shape)
-            for key, stream in self.embodiment.streams.items()
-            if key in self._sigma
-        }
+        for noise in self._noises:
+            noise.reset(seed)
         start = self.task.start(np.random.default_rng([seed, zlib.crc32(b"task")]))
         model, data = self.model, self.data
         mujoco.mj_resetData(model, data)
@@ -207,7 +209,8 @@ class MujocoSimulator:
         place = self._object_qpos
         data.qpos[place : place + 3] = start.object_position
         data.qpos[place + 3 : place + 7] = upright_quaternion(start.object_yaw)
-        self._control[:] = self.to_controls(self._command)
+        self._reached = (self._command * self._scale)[self._order]
+        self._control[:] = self._reached
         # fingers and contacts come to rest before the episode begins
         mujoco.mj_step(model, data, nstep=SETTLE_STEPS)
         data.qvel[:] = 0.0
@@ -215,17 +218,14 @@ class MujocoSimulator:
 
     def read(self, render: bool = True) -> dict[str, Sample]:
         if self._samples is None:
-            samples, images = {}, []
-            for key in self._due[self._time_ns % self._reset_ns // self._step_ns]:
-                reader = self._readers[key]
-                if isinstance(reader, CameraSource):
-                    images.append(key)
-                else:
-                    array, index = reader
-                    value = array[index] + self._noises[key].draw()
-                    samples[key] = Sample(self._time_ns, value)
-            if images:
-                samples.update(self._render(images if render else []))
+            now = self._time_ns
+            states, images = self._due[now % self._reset_ns // self._step_ns]
+            samples = {
+                key: Sample(now, array[index] + noise.draw())
+                for key, array, index, noise in states
+            }
+            if images and render:
+                samples.update(self._render(images))
             self._samples = samples
         return dict(self._samples)
 
@@ -240,29 +240,20 @@ class MujocoSimulator:
         # the squared length is finite if all values are, and cheap; look closer only if not
         if target.shape != previous.shape or not math.isfinite(target.dot(target)):
             target = check_command(self.embodiment, command)
+        model, data, control = self.model, self.data, self._control
         if (target == previous).all():
-            mujoco.mj_step(self.model, self.data, nstep=self._substeps)
+            control[:] = self._reached
+            mujoco.mj_step(model, data, nstep=self._substeps)
         else:
-            self._glide(previous, target)
-            self._command = target.copy()
+            reached = (target * self._scale)[self._order]
+            for row in self._reached + (reached - self._reached) * self._shares:
+                control[:] = row
+                mujoco.mj_step(model, data)
+            self._command, self._reached = target.copy(), reached
         self._time_ns += self._step_ns
         self._samples = None
         if self._time_ns % self._judge_ns == 0 and not self._outcome.done:
             self._outcome = self.task.update(self._object_state())
-
-    def to_controls(self, command: np.ndarray) -> np.ndarray:
-        """MuJoCo's ``ctrl (nu,)`` for position targets ``(A,)``."""
-        return (command * self._scale)[self._order]
-
-    def _glide(self, previous: np.ndarray, target: np.ndarray) -> None:
-        """One step in which the arm's target moves on evenly from physics step to physics step."""
-        path = previous + (target - previous) * self._shares  # (substeps, A)
-        path[:, self._jumps] = target[self._jumps]
-        path *= self._scale
-        model, data, control = self.model, self.data, self._control
-        for row in path[:, self._order]:
-            control[:] = row
-            mujoco.mj_step(model, data)
 
     def outcome(self) -> Outcome:
         return self._outcome
@@ -276,8 +267,8 @@ class MujocoSimulator:
         """Images of the camera streams, with one look through each camera."""
         samples: dict[str, Sample] = {}
         looking_through = ""
-        for key in sorted(keys, key=lambda key: self._readers[key].camera):
-            source = self._readers[key]
+        for key in sorted(keys, key=lambda key: self._images[key].camera):
+            source = self._images[key]
             if source.camera != looking_through:
                 self._renderer.look(self.data, source.camera)
                 looking_through = source.camera
@@ -324,12 +315,24 @@ class MujocoSimulator:
         return False
 
 
+def _as_slice(indices: np.ndarray) -> slice | np.ndarray:
+    """The same selection as a slice if the indices count up by one: numpy is faster with it."""
+    first = int(indices[0])
+    if np.array_equal(indices, np.arange(first, first + len(indices))):
+        return slice(first, first + len(indices))
+    return indices
+
+
 class _Noise:
     """Seeded Gaussian noise of one stream, drawn in blocks because a draw costs as much as ten."""
 
-    def __init__(self, seed: list[int], sigma: float, shape: tuple[int, ...]):
-        self._rng, self._sigma = np.random.default_rng(seed), sigma
+    def __init__(self, key: str, sigma: float, shape: tuple[int, ...]):
+        self._stream_number, self._sigma = zlib.crc32(key.encode()), sigma
         self._shape = (NOISE_BLOCK, *shape)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, self._stream_number])
         self._rows = iter(())
 
     def draw(self) -> np.ndarray:
