@@ -1,0 +1,95 @@
+"""``embodied_rl launch`` with the real nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from embodied_rl.bringup.environment import child_environment
+
+DEADLINE_S = 90
+
+
+def launch(domain: int, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "embodied_rl.cli.main",
+            "launch",
+            "sim",
+            "cameras:=none",
+            *arguments,
+        ],
+        env=child_environment({"ROS_DOMAIN_ID": str(domain)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def launched():
+    started: list[subprocess.Popen] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+
+
+def test_two_robots_side_by_side(domain, tmp_path, launched):
+    for name in ("left", "right"):
+        launched.append(
+            launch(domain, f"namespace:={name}", "episodes:=1", f"out:={tmp_path / name}")
+        )
+    for process, name in zip(launched, ("left", "right"), strict=True):
+        output, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, output
+        (episode,) = json.loads((tmp_path / name / "episodes.json").read_text())
+        assert episode["success"], output
+        # With another robot's messages mixed in there would be duplicates and odd rates.
+        assert episode["policy_node"]["duplicate_samples"] == 0
+        assert episode["policy_node"]["arm_position.rate_hz"] == pytest.approx(50.0)
+
+
+def test_a_dead_policy_ends_the_graph_with_its_name(domain, tmp_path, launched):
+    process = launch(domain, f"out:={tmp_path}")
+    launched.append(process)
+    deadline_s = time.monotonic() + DEADLINE_S
+    while "policy_node is active" not in process.stdout.readline():
+        assert time.monotonic() < deadline_s
+    time.sleep(1.0)
+    os.kill(policy_of(process.pid), signal.SIGKILL)
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert "required node policy_node ended with signal SIGKILL" in output, output
+
+
+def policy_of(parent: int) -> int:
+    """Process id of the policy node among the runner's children."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", "embodied_rl.nodes.policy_node"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(found.stdout.split()[0])
+
+
+def test_names_what_is_valid(domain):
+    for argument, valid in (
+        ("task:=replace_objekt", "replace_object"),
+        ("policy:=no_such_model", "expert"),
+        ("epsodes:=3", "episodes"),
+    ):
+        process = launch(domain, argument)
+        output, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 2
+        assert valid in output and len(output.strip().splitlines()) == 1, output
