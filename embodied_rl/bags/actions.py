@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,22 @@ from embodied_rl.core.decode_commands import read_positions, read_trajectory
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 
 
+@dataclass(frozen=True)
+class _Given:
+    """One command: from when on it counts, its targets, and its place among all messages."""
+
+    stamp_ns: int
+    times_ns: np.ndarray  # (T,), empty for targets that are in force at once
+    values: np.ndarray  # (T, n), or (n,)
+    number: int
+
+
 class _Trajectories:
     """Trajectories of one group of joints; a later one replaces the tail of an earlier one."""
 
     def __init__(self, width: int):
         self._width = width
-        self._items: list[tuple[int, np.ndarray, np.ndarray]] = []
-
-    def add(self, stamp_ns: int, times_ns: np.ndarray, values: np.ndarray) -> None:
-        self._items.append((stamp_ns, times_ns, values))
+        self.items: list[_Given] = []
 
     def at(
         self, ticks_ns: np.ndarray, period_ns: int, since_ns: int
@@ -36,18 +44,19 @@ class _Trajectories:
         """
         values = np.full((len(ticks_ns), self._width), np.nan)
         valid = np.zeros(len(ticks_ns), dtype=bool)
-        items = [item for item in self._items if item[0] >= since_ns]
-        items.sort(key=lambda item: item[0])  # stable: the last of equals rules
+        items = [item for item in self.items if item.stamp_ns >= since_ns]
+        items.sort(key=lambda item: item.stamp_ns)  # stable: the last of equals rules
         track: TrajectoryTrack | None = None
         place, known_ns = 0, 0
         for row, tick in enumerate(ticks_ns.tolist()):
-            while place < len(items) and items[place][0] <= tick:
-                stamp_ns, times_ns, targets = items[place]
-                if track is None or stamp_ns > track.end_ns:
+            while place < len(items) and items[place].stamp_ns <= tick:
+                item = items[place]
+                if track is None or item.stamp_ns > track.end_ns:
                     # where the robot stood before is not in the command, so the way to its
                     # first point is unknown
-                    track, known_ns = TrajectoryTrack(stamp_ns, targets[0]), int(times_ns[0])
-                track.follow(stamp_ns, times_ns, targets)
+                    track = TrajectoryTrack(item.stamp_ns, item.values[0])
+                    known_ns = int(item.times_ns[0])
+                track.follow(item.stamp_ns, item.times_ns, item.values)
                 place += 1
             due = tick + period_ns
             if track is not None and known_ns <= due <= track.end_ns:
@@ -60,10 +69,7 @@ class _Arrays:
 
     def __init__(self, width: int):
         self._width = width
-        self._items: list[tuple[int, np.ndarray]] = []
-
-    def add(self, time_ns: int, values: np.ndarray) -> None:
-        self._items.append((time_ns, values))
+        self.items: list[_Given] = []
 
     def at(
         self, ticks_ns: np.ndarray, period_ns: int, since_ns: int
@@ -71,14 +77,13 @@ class _Arrays:
         """As :meth:`_Trajectories.at`; what arrives during the period belongs to its tick."""
         values = np.full((len(ticks_ns), self._width), np.nan)
         valid = np.zeros(len(ticks_ns), dtype=bool)
-        items = sorted(
-            (item for item in self._items if item[0] >= since_ns), key=lambda item: item[0]
-        )
-        times = [item[0] for item in items]
+        items = [item for item in self.items if item.stamp_ns >= since_ns]
+        items.sort(key=lambda item: item.stamp_ns)
+        times = [item.stamp_ns for item in items]
         for row, tick in enumerate(ticks_ns.tolist()):
             newest = bisect_left(times, tick + period_ns) - 1
             if newest >= 0:
-                values[row], valid[row] = items[newest][1], True
+                values[row], valid[row] = items[newest].values, True
         return values, valid
 
 
@@ -101,17 +106,20 @@ class ActionLog:
             kind = _Trajectories if command.type == JOINT_TRAJECTORY else _Arrays
             self._groups[key] = kind(len(command.joints))
 
-    def add(self, key: str, topic: str, message: Any, log_time_ns: int) -> None:
+    def add(self, key: str, topic: str, message: Any, log_time_ns: int, number: int) -> None:
         """Take one command message of group ``key`` ("" for ``command/executed``).
 
-        ``log_time_ns`` is its arrival on the clock of the stamps.
+        Args:
+            log_time_ns: its arrival, on the clock of the stamps.
+            number: its place among all messages of the bag.
 
         Raises:
             MessageError: other joints, times that do not rise, values that are not finite.
         """
         group = self._groups[key]
         if isinstance(group, _Arrays):
-            group.add(log_time_ns, read_positions(message, self._embodiment.commands[key]))
+            values = read_positions(message, self._embodiment.commands[key])
+            group.items.append(_Given(log_time_ns, np.zeros(0, np.int64), values, number))
             return
         names: Sequence[str] = self._embodiment.action_names
         if key:
@@ -119,7 +127,15 @@ class ActionLog:
         stamp_ns, times_ns, values = read_trajectory(message, names, topic)
         if stamp_ns == 0:  # the convention for "starts when it arrives"
             stamp_ns, times_ns = log_time_ns, times_ns + log_time_ns
-        group.add(stamp_ns, times_ns, values)
+        group.items.append(_Given(stamp_ns, times_ns, values, number))
+
+    def split(self, number: int) -> ActionLog:
+        """Hand over the commands from message ``number`` on, as a log of their own."""
+        rest = ActionLog(self._embodiment, executed="" in self._groups)
+        for key, group in self._groups.items():
+            rest._groups[key].items = [item for item in group.items if item.number >= number]
+            group.items = [item for item in group.items if item.number < number]
+        return rest
 
     def actions(self, ticks_ns: np.ndarray, since_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Actions ``(K, A)`` float64, NaN where unknown, and ``action_valid (K,)``.

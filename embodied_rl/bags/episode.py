@@ -28,7 +28,13 @@ from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, fi
 SLACK_NS = NANOSECONDS // 2  # a row waits this long for samples that come out of order
 SILENT_NS = 2 * NANOSECONDS  # and no longer than this for a stream that has gone silent
 
-Samples = list[tuple[str, Sample]]  # the streams of one message, by key
+
+@dataclass(frozen=True)
+class Samples:
+    """The streams of one message by key, and the message's place among all of the bag."""
+
+    items: list[tuple[str, Sample]]
+    number: int
 
 
 @dataclass
@@ -155,19 +161,21 @@ class EpisodeReader:
         self._rows = 0
         self._missing: dict[str, tuple[int, int]] = {}  # key -> (rows without, first such tick)
         self.segments: list[Segment] = []
+        self._number = 0  # of the message in hand
         self._open_segment()
 
     # ---------------------------------------------------------------- result
     def rows(self) -> Iterator[Observation]:
         """Every row, in the order of time within each run of the clock."""
         wanted = [*self.streams, *self._commands, self._topic(names.EPISODE_OUTCOME)]
-        for message in self.bag.messages(wanted):
+        for number, message in enumerate(self.bag.messages(wanted)):
+            self._number = number
             if message.topic in self.streams:
                 for accepted in self._samples(message):
                     if accepted.jump:
                         yield from self._emit(closing=True)
-                        self._open_segment()
-                    for key, sample in accepted.content:
+                        self._open_segment(accepted.content.number)
+                    for key, sample in accepted.content.items:
                         self._take(key, sample)
                 yield from self._emit()
             elif message.topic in self._commands:
@@ -175,7 +183,7 @@ class EpisodeReader:
             else:
                 self._take_outcome(message)
         for accepted in self._timeline.drain():
-            for key, sample in accepted.content:
+            for key, sample in accepted.content.items:
                 self._take(key, sample)
         yield from self._emit(closing=True)
         self._conclude()
@@ -234,7 +242,7 @@ class EpisodeReader:
     def _samples(self, message: Message):
         """The decoded streams of a message, once its stamp has proved sound."""
         streams = self.streams[message.topic]
-        found: Samples = []
+        found: list[tuple[str, Sample]] = []
         try:
             decoded = self._decoder(message.topic, streams[0].type, message.data)
             stamp = stamp_ns(decoded.header)
@@ -249,7 +257,8 @@ class EpisodeReader:
         if found:
             if self._clock_offset_ns is None:
                 self._clock_offset_ns = message.log_time_ns - stamp
-            for accepted in self._timeline.push(message.topic, stamp, found):
+            content = Samples(found, self._number)
+            for accepted in self._timeline.push(message.topic, stamp, content):
                 self._note_arrival(message.topic, accepted.stamp_ns)
                 yield accepted
 
@@ -271,7 +280,11 @@ class EpisodeReader:
         try:
             decoded = self._decoder(message.topic, kind, message.data)
             self.segments[-1].commands.add(
-                key, message.topic, decoded, self._on_stamp_clock(message.log_time_ns)
+                key,
+                message.topic,
+                decoded,
+                self._on_stamp_clock(message.log_time_ns),
+                self._number,
             )
         except MessageError as error:
             self.report.add_error(message.topic, error)
@@ -294,12 +307,16 @@ class EpisodeReader:
             self.report.add_error(message.topic, error)
             return
         if self.segments[-1].outcome.done and self._end_ns is None:
-            # Topics overtake each other: samples of the last tick may be recorded after the outcome.
+            # Topics overtake each other: samples of the last tick may come after the outcome.
             self._end_ns = newest + SLACK_NS
 
     # ---------------------------------------------------------------- rows
-    def _open_segment(self) -> None:
-        log = ActionLog(self.embodiment, executed="" in self._commands.values())
+    def _open_segment(self, number: int = 0) -> None:
+        """Begin a run of the clock with message ``number``."""
+        if self.segments:
+            log = self.segments[-1].commands.split(number)
+        else:
+            log = ActionLog(self.embodiment, executed="" in self._commands.values())
         self.segments.append(Segment(self._rows, log))
         self._builder = RowBuilder(self.embodiment, self.keys)
         self._start = self.info
@@ -388,6 +405,11 @@ class EpisodeReader:
                 f"none near {self.info.start_ns}; the first full row is used as the start",
             )  # fmt: skip
             self.info = None
+        elif self.info is not None and not chosen.stamps_ns:
+            self.report.add(
+                self._topic(names.EPISODE_START), f"streams from start_ns {self.info.start_ns} on",
+                f"none after {max(self._newest.values(), default=0)}",
+            )  # fmt: skip
         if not chosen.stamps_ns:
             self.report.add("", "at least one control tick", "no usable row")
 

@@ -47,7 +47,7 @@ class Timeline(Generic[T]):
             if abs(stamp_ns - held.stamp_ns) > abs(stamp_ns - newest):
                 self._spoilt(topic, held.stamp_ns, newest)
             else:
-                yield self._confirm(topic, held, newest)
+                yield from self._confirm(topic, held, newest)
                 newest = held.stamp_ns
         if self._leaps(stamp_ns, newest):
             self._held[topic] = item
@@ -80,19 +80,23 @@ class Timeline(Generic[T]):
     def _foreign(self, stamp_ns: int) -> bool:
         return self.newest_ns is not None and abs(stamp_ns - self.newest_ns) > FAR_NS
 
-    def _confirm(self, topic: str, held: Accepted[T], newest: int) -> Accepted[T]:
+    def _confirm(self, topic: str, held: Accepted[T], newest: int) -> Iterator[Accepted[T]]:
+        """The topic went on from the held message: a gap, or a clock that was set anew."""
         if newest < held.stamp_ns <= (self.newest_ns or 0) + FAR_NS:
-            return self._accept(topic, held)
+            yield self._accept(topic, held)
+            return
         self._report.add(
             topic,
             "a clock that runs on",
             f"stamp {_seconds(held.stamp_ns)} after {_seconds(newest)}",
             once=True,
         )
-        self._newest.clear()
-        self._held.clear()
-        self.newest_ns = None
-        return self._accept(topic, Accepted(held.stamp_ns, held.content, jump=True))
+        others = self._held
+        self._newest, self._held, self.newest_ns = {}, {}, None
+        yield self._accept(topic, Accepted(held.stamp_ns, held.content, jump=True))
+        for name, item in others.items():  # they leapt to the same new time
+            if abs(item.stamp_ns - held.stamp_ns) <= FAR_NS:
+                yield self._accept(name, item)
 
     def _accept(self, topic: str, item: Accepted[T]) -> Accepted[T]:
         self._newest[topic] = max(self._newest.get(topic, item.stamp_ns), item.stamp_ns)
