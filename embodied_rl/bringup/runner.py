@@ -46,6 +46,21 @@ def parameter_text(value: Value) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def without_interrupts(lines: list[str]) -> list[str]:
+    """Drops the traceback of a node that was interrupted by us before it could handle that."""
+    kept: list[str] = []
+    held: list[str] = []
+    for line in lines:
+        if held and line.startswith("KeyboardInterrupt"):
+            held = []
+        elif line.startswith("Traceback ") or (held and line.startswith(" ")):
+            held.append(line)
+        else:
+            kept += [*held, line]
+            held = []
+    return kept + held
+
+
 class Runner:
     """Starts, watches and ends the processes of one graph.
 
@@ -158,6 +173,8 @@ class Runner:
         lines = child.lines()
         if pipe is not None and pipe.closed:
             self._forget(pipe)
+        if self._stopping:
+            lines = without_interrupts(lines)
         quiet = self._table_is_up()
         for line in lines:
             if self._log_file is not None:

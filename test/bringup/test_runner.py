@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from embodied_rl.bringup.runner import without_interrupts
+
 SCRIPT = Path(__file__).with_name("run_fake_graph.py")
 
 
@@ -159,6 +161,13 @@ def test_signals_escalate(run):
     assert code == 1
     assert "b did not end on SIGINT or SIGTERM and was killed" in err
     assert not any(alive(pid) for _, _, pid in one.events())
+
+
+def test_the_traceback_of_our_own_interrupt_is_not_shown():
+    ours = ["Traceback (most recent call last):", '  File "x.py", line 1', "KeyboardInterrupt"]
+    real = [*ours[:2], "ValueError: no"]
+    assert without_interrupts(["a", *ours, "b"]) == ["a", "b"]
+    assert without_interrupts(["a", *real, *ours]) == ["a", *real]
 
 
 def test_grandchildren_do_not_survive(run):
