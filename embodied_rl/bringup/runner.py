@@ -86,6 +86,7 @@ class Runner:
         self._selector = selectors.DefaultSelector()
         self._interrupts = 0
         self._stopping = False
+        self._last_words: dict[str, list[str]] = {}
         self._failures: list[str] = []
         self._log_file: TextIO | None = None
         self._width = max(len(node.name) for node in graph.nodes)
@@ -173,8 +174,13 @@ class Runner:
         lines = child.lines()
         if pipe is not None and pipe.closed:
             self._forget(pipe)
-        if self._stopping:
-            lines = without_interrupts(lines)
+        if self._stopping:  # a traceback comes in pieces: the last words are judged as a whole
+            held = self._last_words.setdefault(node.name, [])
+            held += lines
+            if child.exit_code is None:
+                return
+            lines = without_interrupts(held)
+            held.clear()
         quiet = self._table_is_up()
         for line in lines:
             if self._log_file is not None:
