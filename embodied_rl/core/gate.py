@@ -39,7 +39,7 @@ class CommandGate:
         """Begin an episode: forget the chunk; an emergency stop stays."""
         self._limiter = CommandLimiter(self._embodiment)
         self._chunk: ActionChunk | None = None
-        self._held_ns = 0
+        self._given_ns = 0  # up to here it has been said where the robot goes
         if self.state is not GateState.STOPPED:
             self.state, self.reason = GateState.WAITING, ""
 
@@ -62,7 +62,7 @@ class CommandGate:
 
         Raises:
             UserError: a value is not finite, or the chunk is older than the one in force or than
-                the hold.
+                what the robot was last told.
         """
         if self.state is GateState.STOPPED:
             self.counts["refused while stopped"] += 1
@@ -73,7 +73,7 @@ class CommandGate:
                     f"command: expected a chunk not older than {self.chunk_stamp_ns} ns, "
                     f"saw {chunk.stamp_ns} ns"
                 )
-            limited, report = self._limiter.limit(self._after_hold(chunk))
+            limited, report = self._limiter.limit(self._still_open(chunk))
         except UserError:
             self.counts["refused"] += 1
             raise
@@ -92,6 +92,7 @@ class CommandGate:
 
         Needs :meth:`start`.
         """
+        self._given_ns = max(self._given_ns, tick_ns + self._period_ns)
         if self.state is GateState.FOLLOWING and not self.ends_before(tick_ns):
             assert self._chunk is not None
             rest = self._chunk.after(tick_ns)
@@ -120,16 +121,16 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.state, self.reason = GateState.HOLDING, "released, no command yet"
 
-    def _after_hold(self, chunk: ActionChunk) -> ActionChunk:
-        """The part of a chunk that lies after the last hold. The robot stood still meanwhile: to go
-        on in the middle of the chunk would be a jump that no rate limit has seen."""
-        if chunk.stamp_ns >= self._held_ns:
+    def _still_open(self, chunk: ActionChunk) -> ActionChunk:
+        """The part of a late chunk that begins where the robot was last sent. Its earlier targets
+        were never carried out: to go on behind them would be a jump that no rate limit has seen."""
+        if chunk.stamp_ns + chunk.period_ns >= self._given_ns:
             return chunk
-        rest = chunk.after(self._held_ns)
+        rest = chunk.after(self._given_ns)
         if not len(rest.values):
             raise UserError(
-                f"command: expected targets after the hold of {self._held_ns} ns, "
-                f"saw the last one at {chunk.end_ns} ns"
+                f"command: expected targets after {self._given_ns} ns, until when the robot has "
+                f"been sent already, saw the last one at {chunk.end_ns} ns"
             )
         return rest
 
@@ -137,6 +138,6 @@ class CommandGate:
         target = self._limiter.target(time_ns)
         # From here on the robot is where it was held, not where the old chunk would have led.
         self._limiter.reset(time_ns, target)
-        self._chunk, self._held_ns = None, time_ns
+        self._chunk, self._given_ns = None, max(self._given_ns, time_ns)
         tick_ns = time_ns // self._period_ns * self._period_ns
         return ActionChunk(tick_ns, self._period_ns, target[None])

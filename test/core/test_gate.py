@@ -1,0 +1,238 @@
+"""The gate's state machine: what comes out in every state, and that nothing ever jumps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from core_cases import MS, PERIOD_NS, robot
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.gate import CommandGate, GateState
+from embodied_rl.core.policy import ActionChunk
+
+BODY = robot(workspace=False)
+LOWER, UPPER, SPEED = BODY.limits()
+REACH = SPEED * 0.1
+
+
+def chunk(tick: int, *rows) -> ActionChunk:
+    return ActionChunk(tick * PERIOD_NS, PERIOD_NS, np.array(rows, dtype=np.float64))
+
+
+def ramp(tick: int, count: int, begin: float = 0.0) -> ActionChunk:
+    """``count`` targets 0.1 apart in every joint, sound by themselves."""
+    return chunk(tick, *[[begin + 0.1 * (i + 1)] * 3 for i in range(count)])
+
+
+def started() -> CommandGate:
+    gate = CommandGate(BODY)
+    gate.start(0, np.zeros(3))
+    return gate
+
+
+def target(gate: CommandGate, tick: int) -> list[float]:
+    out = gate.next_target(tick * PERIOD_NS)
+    assert out.stamp_ns == tick * PERIOD_NS and out.period_ns == PERIOD_NS
+    assert out.values.shape == (1, 3)
+    return out.values[0].round(9).tolist()
+
+
+def test_before_the_first_command_it_waits_and_stays_where_the_robot_is():
+    gate = CommandGate(BODY)
+    assert gate.state is GateState.WAITING and not gate.started and gate.chunk_stamp_ns == 0
+    with pytest.raises(RuntimeError):
+        gate.next_target(0)
+    gate.start(0, np.array([0.1, 0.2, 0.3]))
+    assert gate.started and target(gate, 0) == [0.1, 0.2, 0.3]
+    assert gate.state is GateState.WAITING and gate.ends_before(0)
+
+
+def test_it_follows_a_chunk_target_by_target_then_holds_the_last():
+    gate = started()
+    gate.accept(ramp(1, 3))
+    assert gate.state is GateState.FOLLOWING and gate.chunk_stamp_ns == PERIOD_NS
+    assert [target(gate, t) for t in (1, 2, 3)] == [[0.1] * 3, [0.2] * 3, [0.3] * 3]
+    assert not gate.ends_before(4 * PERIOD_NS - 1) and gate.ends_before(4 * PERIOD_NS)
+    assert target(gate, 4) == [0.3] * 3
+    assert gate.state is GateState.HOLDING and gate.reason == "the chunk has run out"
+    assert target(gate, 5) == [0.3] * 3
+    assert gate.counts["holds"] == 1 and gate.counts["chunks"] == 1
+
+
+def test_a_new_chunk_replaces_the_old_one_and_follows_after_a_hold():
+    gate = started()
+    gate.accept(ramp(0, 8))
+    assert target(gate, 0) == [0.1] * 3
+    gate.accept(chunk(1, [0.15] * 3))
+    assert target(gate, 1) == [0.15] * 3
+    assert target(gate, 2) == [0.15] * 3 and gate.state is GateState.HOLDING
+    gate.accept(ramp(3, 2, begin=0.15))
+    assert target(gate, 3) == [0.25] * 3 and gate.state is GateState.FOLLOWING and not gate.reason
+
+
+def test_what_it_accepts_is_limited_from_where_the_robot_is():
+    gate = started()
+    out = gate.accept(chunk(0, [9, 0.1, 0.1], [9, 0.1, 0.1]))
+    np.testing.assert_allclose(out.values[:, 0], [REACH[0], 2 * REACH[0]])
+    assert gate.counts["position limit"] == 2 and gate.counts["velocity limit"] == 2
+    assert gate.counts["workspace limit"] == 0
+
+
+def test_silence_holds_where_the_robot_was_last_sent():
+    gate = started()
+    gate.accept(ramp(0, 8))
+    out = gate.hold(150 * MS, "no heartbeat")
+    np.testing.assert_allclose(out.values, [[0.15] * 3])  # between two targets
+    assert out.stamp_ns == PERIOD_NS  # on the grid of control ticks
+    assert (gate.state, gate.reason) == (GateState.HOLDING, "no heartbeat")
+    assert target(gate, 5) == [0.15] * 3
+    gate.hold(600 * MS, "still none")
+    assert gate.counts["holds"] == 1 and gate.reason == "still none"
+
+
+def test_an_older_chunk_is_refused():
+    gate = started()
+    gate.accept(ramp(2, 4))
+    with pytest.raises(UserError, match="not older than 200000000 ns, saw 100000000 ns"):
+        gate.accept(chunk(1, [0.9] * 3))
+    assert target(gate, 2) == [0.1] * 3 and gate.counts["refused"] == 1
+    gate.accept(chunk(2, [0.05] * 3))  # the same tick again is a correction
+    assert target(gate, 2) == [0.05] * 3
+
+
+def test_a_chunk_with_nan_is_refused_and_the_old_one_goes_on():
+    gate = started()
+    gate.accept(ramp(0, 4))
+    with pytest.raises(UserError, match="not finite"):
+        gate.accept(chunk(1, [0, np.nan, 0]))
+    assert gate.state is GateState.FOLLOWING and gate.counts["refused"] == 1
+    assert target(gate, 1) == [0.2] * 3
+
+
+def test_a_chunk_from_before_a_hold_goes_on_from_the_held_target():
+    """It comes late: the robot has stood still meanwhile and must not jump into its middle."""
+    gate = started()
+    gate.accept(ramp(0, 1))
+    assert target(gate, 0) == [0.1] * 3
+    assert target(gate, 5) == [0.1] * 3 and gate.state is GateState.HOLDING
+    out = gate.accept(chunk(1, *[[0.2 + 0.15 * i] * 3 for i in range(8)]))
+    # Tick 5 was answered with a stay until 600 ms; the targets for 700, 800 and 900 ms are left.
+    assert out.stamp_ns == 6 * PERIOD_NS and len(out.values) == 3
+    first = np.array(target(gate, 6))
+    assert np.all(np.abs(first - 0.1) <= REACH + 1e-9)
+    gate.hold(700 * MS, "silence")
+    with pytest.raises(UserError, match="saw the last one at 600000000 ns"):
+        gate.accept(ramp(1, 5))
+    assert gate.state is GateState.HOLDING and gate.counts["refused"] == 1
+
+
+def test_a_late_chunk_goes_on_from_the_target_that_was_given_last():
+    gate = started()
+    gate.accept(ramp(0, 8))
+    assert [target(gate, t)[0] for t in (0, 1, 2, 3)] == [0.1, 0.2, 0.3, 0.4]
+    out = gate.accept(chunk(1, *[[-0.2 * (i + 1)] * 3 for i in range(6)]))
+    assert out.stamp_ns == 4 * PERIOD_NS
+    assert np.all(np.abs(np.array(target(gate, 4)) - 0.4) <= REACH + 1e-9)
+
+
+def test_a_chunk_of_the_period_that_was_just_answered_is_not_cut():
+    """Realtime: the trajectory of a whole chunk goes out as soon as it comes."""
+    gate = started()
+    gate.accept(ramp(0, 8))
+    target(gate, 2)
+    assert gate.accept(ramp(2, 3, begin=0.2)).stamp_ns == 2 * PERIOD_NS
+    gate.hold(350 * MS, "silence")
+    out = gate.accept(ramp(3, 3, begin=0.3))
+    assert out.stamp_ns == 3 * PERIOD_NS and len(out.values) == 3
+
+
+def test_emergency_stop_holds_refuses_and_is_released():
+    gate = started()
+    gate.accept(ramp(0, 8))
+    out = gate.stop(200 * MS)
+    np.testing.assert_allclose(out.values, [[0.2] * 3])
+    assert gate.state is GateState.STOPPED and gate.reason == "emergency stop"
+    assert gate.accept(ramp(2, 8)) is None and gate.counts["refused while stopped"] == 1
+    assert target(gate, 3) == [0.2] * 3
+    gate.hold(400 * MS, "silence")
+    gate.stop(450 * MS)
+    assert gate.state is GateState.STOPPED and gate.reason == "emergency stop"
+    assert gate.counts["emergency stops"] == 1 and gate.counts["holds"] == 0
+    gate.release()
+    assert gate.state is GateState.HOLDING and "released" in gate.reason
+    assert target(gate, 5) == [0.2] * 3  # nothing moves before the next chunk
+    gate.accept(ramp(6, 2, begin=0.2))
+    assert target(gate, 6) == [0.3] * 3
+    gate.release()
+    assert gate.state is GateState.FOLLOWING  # without a stop there is nothing to release
+
+
+def test_a_reset_forgets_the_chunk_but_keeps_an_emergency_stop():
+    gate = started()
+    gate.accept(ramp(5, 3))
+    gate.reset()
+    assert gate.state is GateState.WAITING and not gate.started and gate.chunk_stamp_ns == 0
+    gate.start(0, np.zeros(3))
+    gate.accept(ramp(1, 3))  # older than the chunk of the episode before, and welcome
+    gate.stop(200 * MS)
+    gate.reset()
+    assert gate.state is GateState.STOPPED and gate.reason == "emergency stop"
+    gate.start(300 * MS, np.full(3, 0.5))
+    assert gate.accept(ramp(4, 2)) is None and target(gate, 4) == [0.5] * 3
+
+
+def test_a_stop_before_the_robot_is_known_has_nothing_to_send():
+    gate = CommandGate(BODY)
+    assert gate.stop(0) is None and gate.state is GateState.STOPPED
+    gate.start(0, np.full(3, 0.25))
+    assert target(gate, 1) == [0.25] * 3 and gate.state is GateState.STOPPED
+
+
+NUMBERS = st.one_of(
+    st.floats(-5, 5), st.sampled_from([np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0])
+)
+EVENTS = st.one_of(
+    st.tuples(
+        st.just("chunk"),
+        st.integers(-4, 0),
+        st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4),
+    ),
+    st.tuples(st.just("hold"), st.just(0), st.just([])),
+    st.tuples(st.just("stop"), st.just(0), st.just([])),
+    st.tuples(st.just("release"), st.just(0), st.just([])),
+    st.tuples(st.just("tick"), st.just(0), st.just([])),
+)
+
+
+@given(events=st.lists(EVENTS, max_size=40))
+def test_nothing_wild_ever_comes_out(events):
+    """Finite, within the limits, and never further than one period's reach from the last target.
+
+    As in lockstep: chunks of any age come in between the ticks, each tick is answered once. Only
+    a chunk of the very tick that was just answered may correct that answer within two reaches more.
+    """
+    gate, tick, last = started(), 0, np.zeros(3)
+    for kind, shift, rows in events:
+        if kind == "chunk" and tick + shift >= 0:
+            try:
+                gate.accept(chunk(tick + shift, *rows))
+            except UserError:
+                assert not np.all(np.isfinite(rows)) or shift < 0
+        elif kind == "hold":
+            gate.hold(tick * PERIOD_NS, "test")
+        elif kind == "stop":
+            gate.stop(tick * PERIOD_NS)
+        elif kind == "release":
+            gate.release()
+        stopped = gate.state is GateState.STOPPED
+        out = gate.next_target(tick * PERIOD_NS)
+        value = out.values[0]
+        assert out.values.shape == (1, 3) and np.all(np.isfinite(value))
+        assert np.all(value >= LOWER) and np.all(value <= UPPER)
+        if stopped:
+            np.testing.assert_array_equal(value, last)
+        allowed = 3 if kind == "chunk" and shift == -1 else 1
+        assert np.all(np.abs(value - last) <= allowed * REACH + 1e-9), (gate.state, value, last)
+        last, tick = value, tick + 1
