@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -108,14 +109,16 @@ class PolicyNode(LifecycleNode):
         with self._lock:
             self._active = True
             if self._announced is not None:
-                self._begin(self._announced)
+                # Rows before now were not seen; a history that pretends otherwise would be a lie.
+                start_ns = max(self._announced.start_ns, messages.now_ns(self))
+                self._begin(replace(self._announced, start_ns=start_ns))
             elif not self._has_conductor():
                 self._begin(self._own_episode())
         self.get_logger().info("active")
 
     @transition
     def on_deactivate(self, state) -> None:
-        """Stop acting; the memory stays, so that activation may go on with it."""
+        """Stop looking and acting. The memory can still be saved; activation begins a new one."""
         self._active = False
         self.get_logger().info("inactive; the command gate will hold the robot")
 
@@ -217,7 +220,7 @@ class PolicyNode(LifecycleNode):
     def _take(self, item: tuple[str, Sample, float]) -> None:
         key, sample, arrival_s = item
         with self._lock:
-            if self._loop is None or self._loop.episode is None:
+            if not self._active or self._loop is None or self._loop.episode is None:
                 return
             self._last_arrival_s = arrival_s
             if self._loop.add(key, sample) is Arrival.CLOCK_JUMP:
