@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,10 @@ def _episodes(evaluation: Evaluation, workers: int) -> Iterator[EpisodeResult]:
 
 
 def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """The figures of an evaluation as JSON data."""
+    """The figures of an evaluation as JSON data.
+
+    `commands` is a hash of an episode's commands: two runs with equal hashes sent the same ones.
+    """
     successes = sum(r.outcome.success for r in results)
     low, high = wilson_interval(successes, len(results))
     reasons = Counter(r.outcome.reason for r in results)
@@ -134,6 +138,7 @@ def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[st
                 "success": r.outcome.success,
                 "reason": r.outcome.reason,
                 "steps": r.ticks,
+                "commands": hashlib.sha256(np.ascontiguousarray(r.commands)).hexdigest()[:16],
             }
             for r in results
         ],
