@@ -189,24 +189,34 @@ class McapWriter:
         """Write the last chunk, the summary and the footer, and sync to disk.
 
         ``describe()`` gives the rosbag2 metadata text from :meth:`counts` and :meth:`span_ns`. On
-        a full disk the last chunks give way until the summary fits, so that the file is complete.
+        a full disk the last chunks give way to the summary, so that the file is complete.
+
+        Raises:
+            OSError: it did not fit; the chunks that are there remain.
         """
         try:
             self.flush()
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-        while True:
-            try:
-                self._append(self._ending(describe()))
-                break
-            except OSError as error:
-                if error.errno not in NO_ROOM or not self._chunks:
-                    raise
-                dropped = self._chunks.pop()
-                self._cut(dropped.offset)
+        try:
+            self._append(self._ending(describe()))
+        except OSError as error:
+            if error.errno not in NO_ROOM or not self._give_way(len(self._ending(describe()))):
+                raise
+            self._append(self._ending(describe()))
         os.fsync(self._file)
         self.abandon()
+
+    def _give_way(self, size: int) -> bool:
+        """Drop as many chunks from the end as hold ``size`` bytes; False if that is all of them."""
+        for place in range(len(self._chunks) - 1, 0, -1):
+            offset = self._chunks[place].offset
+            if self._size - offset >= size:
+                del self._chunks[place:]
+                self._cut(offset)
+                return True
+        return False
 
     def abandon(self) -> None:
         """Close the file descriptor and leave the file as it is."""

@@ -105,7 +105,8 @@ def info(command: Info) -> int:
     for place in find_bags(command.folder):
         summary = summarise(place)
         summaries.append(summary)
-        table = Table(title=_title(summary), title_justify="left")
+        console.print(f"[bold]{_title(summary)}[/]", soft_wrap=True, highlight=False)
+        table = Table()
         for name in ("topic", "type", "messages", "rate"):
             table.add_column(name, justify="right" if name in ("messages", "rate") else "left")
         for topic in summary.topics:

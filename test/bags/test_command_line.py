@@ -1,0 +1,76 @@
+"""``embodied_rl bags``: exit codes, one line for each fault, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import bag_maker as maker
+import pytest
+
+from embodied_rl.bags.cache import EpisodeCache
+from embodied_rl.cli.main import main
+
+
+@pytest.fixture
+def bags(tmp_path) -> Path:
+    root = tmp_path / "bags"
+    maker.write(root / "episode_000000", maker.episode(1.0))
+    maker.write(root / "episode_000001", maker.episode(1.0))
+    return root
+
+
+def test_info(bags, tmp_path, capsys):
+    assert main(["bags", "info", str(bags), "--json", str(tmp_path / "i.json")]) == 0
+    text = capsys.readouterr().out
+    for part in "/joint_states", "'lift the cube'", "success (placed)", "50.0 Hz", "2 bags":
+        assert part in text
+    figures = json.loads((tmp_path / "i.json").read_text())["bags"][0]
+    topics = {topic["name"]: topic for topic in figures["topics"]}
+    assert topics["/camera/image_raw"]["count"] == 11
+    assert figures["info"]["seed"] == 42 and figures["outcome"]["success"] is True
+
+
+def test_check(bags, tmp_path, capsys):
+    assert main(["bags", "check", str(bags)]) == 0
+    assert "0 of 2 bags damaged" in capsys.readouterr().out
+    slow = maker.episode(3.0).change("/joint_states", lambda i, e: None if i % 2 else e)
+    maker.write(bags / "episode_000002", slow)
+    assert main(["bags", "check", str(bags), "--json", str(tmp_path / "c.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "80 %" in line]
+    assert line == (
+        "episode_000002: /joint_states: expected at least 40 Hz (80 % of the declared rate), "
+        "saw 25.0 Hz"
+    )
+    assert json.loads((tmp_path / "c.json").read_text())["damaged"] == 1
+    assert main(["bags", "check", str(bags), "--streams", "tool", "camera"]) == 0
+
+
+def test_convert(bags, tmp_path, capsys):
+    out = tmp_path / "cache"
+    words = ["bags", "convert", str(bags), "--out", str(out), "--workers", "1"]
+    assert main([*words, "--streams", "tool"]) == 0
+    assert "2 of 2 bags usable, 22 rows; 2 converted" in capsys.readouterr().out
+    assert [len(episode) for episode in EpisodeCache(out)] == [11, 11]
+    assert main(words) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    only = tmp_path / "only"
+    maker.write(only / "bad", maker.episode(1.0).without("/tool/pose"))
+    words = ["bags", "convert", str(only), "--out", str(tmp_path / "none"), "--workers", "1"]
+    text = str(tmp_path / "robot.yaml")
+    Path(text).write_text(maker.ROBOT)
+    assert main([*words, "--streams", "tool", "--embodiment", text]) == 1
+    assert "0 of 1 bags usable" in capsys.readouterr().out
+
+
+def test_bad_usage(tmp_path, capsys):
+    assert main(["bags", "info", str(tmp_path / "nothing")]) == 1
+    assert main(["bags", "explode"]) == 2
+    assert main(["bags", "convert", str(tmp_path)]) == 2  # no --out
+    capsys.readouterr()
+    words = ["bags", "convert", str(tmp_path), "--out", str(tmp_path / "o"), "--workers", "0"]
+    assert main(words) == 2
+    assert "--workers: expected 1 or more, saw 0" in capsys.readouterr().err
+    assert main(["bags", "--help"]) == 0
+    assert "embodied_rl bags convert" in capsys.readouterr().out

@@ -1,0 +1,94 @@
+"""The fast way to an image against the general one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import bag_maker as maker
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embodied_rl.bags.messages import Decoder, decode_image
+from embodied_rl.bags.storage import TopicInfo
+from embodied_rl.core.decode import decode
+from embodied_rl.core.embodiment import IMAGE, Stream
+from embodied_rl.core.errors import MessageError
+
+
+def raw(message) -> bytes:
+    return maker.Entry(0, "", message).raw()
+
+
+@given(
+    stamp=st.integers(1, 2**31 * 10**9 - 1),
+    frame=st.text(max_size=12),
+    encoding=st.sampled_from(["rgb8", "mono8", "mono16", "32FC1", "", "bayer_rggb8"]),
+    size=st.tuples(st.integers(0, 5), st.integers(0, 7)),
+    big=st.booleans(),
+)
+def test_fields_equal_the_general_decoder(stamp, frame, encoding, size, big):
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    message = replace(maker.image(stamp, pixels, encoding, frame), is_bigendian=int(big))
+    data = raw(message)
+    general, fast = maker.STORE.deserialize_cdr(data, IMAGE), decode_image(memoryview(data))
+    assert fast is not None
+    for name in "height", "width", "encoding", "is_bigendian", "step":
+        assert getattr(fast, name) == getattr(general, name)
+    assert fast.header.frame_id == general.header.frame_id
+    assert fast.header.stamp.sec == general.header.stamp.sec
+    assert fast.header.stamp.nanosec == general.header.stamp.nanosec
+    assert bytes(fast.data) == general.data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "dtype", "shape"),
+    [
+        ("rgb8", "uint8", (4, 5, 3)),
+        ("mono8", "uint8", (4, 5)),
+        ("mono16", "uint16", (4, 5)),
+        ("16UC1", "uint16", (4, 5)),
+        ("32FC1", "float32", (4, 5)),
+    ],
+)
+@pytest.mark.parametrize("frame", ["", "a", "ab", "abc"])  # every alignment of the pixels
+def test_samples_are_identical(encoding, dtype, shape, frame):
+    stream = Stream("camera", "camera", IMAGE, shape, dtype, 10.0, 1.0, encoding=encoding)
+    pixels = np.random.default_rng(1).integers(0, 255, shape).astype(dtype)
+    data = raw(maker.image(7, pixels, encoding, frame))
+    fast = decode(stream, decode_image(data))
+    general = decode(stream, maker.STORE.deserialize_cdr(data, IMAGE))
+    assert fast.stamp_ns == general.stamp_ns == 7
+    assert fast.value.dtype == general.value.dtype == np.dtype(dtype)
+    assert fast.value.tobytes() == general.value.tobytes() == pixels.tobytes()
+
+
+@given(cut=st.integers(0, 140), value=st.integers(0, 255), place=st.integers(0, 139))
+def test_spoilt_bytes_are_refused_or_read_but_never_crash(cut, value, place):
+    data = bytearray(raw(maker.image(7, np.zeros((3, 4, 3), np.uint8))))
+    data[place % len(data)] = value
+    try:
+        Decoder()("/camera", IMAGE, bytes(data[:cut]))
+    except MessageError as error:
+        assert str(error).startswith("/camera: expected ")
+
+
+def test_big_endian_message():
+    message = maker.image(7, np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    data = bytes(maker.STORE.serialize_cdr(message, IMAGE, little_endian=False))
+    fast = decode_image(data)
+    assert fast is not None and (fast.height, fast.encoding) == (2, "rgb8")
+    assert bytes(fast.data) == bytes(range(12))
+
+
+def test_types_of_the_bag_itself_are_learnt():
+    definition = "std_msgs/Header header\nfloat64 pressure\n"
+    topic = TopicInfo("/p", "acme_msgs/msg/Pressure", 1, "ros2msg", definition)
+    decoder = Decoder([topic])
+    header = raw(maker.header(3_000_000_000, "hose"))
+    data = header + bytes(-(len(header) - 4) % 8) + np.float64(2.5).tobytes()
+    message = decoder("/p", topic.type, data)
+    assert message.pressure == 2.5 and message.header.frame_id == "hose"
+    with pytest.raises(MessageError, match="known message type"):
+        Decoder()("/p", topic.type, data)  # what one bag defines does not leak
