@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -83,8 +84,6 @@ class Child:
         return [line.decode(errors="replace").rstrip("\r") for line in whole]
 
     def _readable(self) -> bool:
-        import select
-
         assert self.pipe is not None
         return bool(select.select([self.pipe], [], [], 0)[0])
 

@@ -27,7 +27,8 @@ def main() -> int:
         specs.append(
             NodeSpec(name, name, int(stage), role=Role(role), foreground=foreground, stop_s=1.0)
         )
-    graph = Graph("fake", tuple(specs), endless=endless)
+    settle_s = 0.5 if "--settle" in words else 0.0
+    graph = Graph("fake", tuple(specs), endless=endless, settle_s=settle_s)
 
     def command(node: NodeSpec, namespace: str) -> list[str]:
         return [sys.executable, "-S", str(FAKE), node.name, journal, *behaviours[node.name]]

@@ -130,6 +130,18 @@ def test_a_dead_required_node_ends_the_graph_with_its_name_and_code(run, behavio
     assert one.names("end")[-1] == "a"
 
 
+def test_the_others_run_on_for_a_moment_after_a_death(run):
+    # the command gate needs it to see its commands go stale and to hold the robot
+    one = run("gate:live:60:0:required", "policy:crash:0.1:0:required", "--settle")
+    wait_for(lambda: len(one.names("start")) == 2, "both nodes started")
+    policy = next(pid for _, name, pid in one.events() if name == "policy")
+    wait_for(lambda: not alive(policy), "the policy died")
+    died_s = time.monotonic()
+    wait_for(lambda: one.names("end") == ["gate"], "the gate was stopped")
+    assert time.monotonic() - died_s > 0.4
+    assert one.finish()[0] == 1
+
+
 def test_a_failed_gate_keeps_the_next_stage_from_starting(run):
     one = run("sim:live:60:0:required", "clock:exit1:0.1:0:gate", "policy:live:60:1:required")
     code, _, err = one.finish()
