@@ -45,7 +45,8 @@ class Simulator(Protocol):
     def read(self, render: bool = True) -> dict[str, Sample]:
         """The streams due now, with sensor noise; the same samples however often it is called.
 
-        With ``render=False`` the cameras are left out, for a caller that is late already.
+        With ``render=False`` the cameras are left out, for a caller that is late already; what
+        the first call of an instant left out is not made up for by a second one.
         """
 
     def step(self, command: np.ndarray) -> None:
@@ -77,7 +78,9 @@ def timing(embodiment: Embodiment, physics_step_ns: int) -> tuple[int, int]:
         UserError: a stream's period is not a whole number of physics steps.
     """
     for stream in embodiment.streams.values():
-        _check_period(f"streams.{stream.key}.rate_hz", stream.period_ns, physics_step_ns, embodiment)
+        _check_period(
+            f"streams.{stream.key}.rate_hz", stream.period_ns, physics_step_ns, embodiment
+        )
     _check_period("control_rate_hz", embodiment.period_ns, physics_step_ns, embodiment)
     periods = [stream.period_ns for stream in embodiment.streams.values()]
     return common_period_ns([*periods, embodiment.period_ns])

@@ -90,6 +90,9 @@ class MujocoSimulator:
                 f"{self.embodiment.origin}: commands: world '{self.world.name}' has "
                 f"{model.nu} actuators, the commands move {len(set(actuators))} of them"
             )
+        # a servo whose set point is an activation glides; its control is the set point's velocity
+        integrates = model.actuator_dyntype == mujoco.mjtDyn.mjDYN_INTEGRATOR
+        self._set_points = self.data.act
         # action order -> order of MuJoCo's controls; a slice where nothing is to be reordered
         order = np.argsort(actuators)
         self._order = _as_slice(order)
@@ -97,12 +100,18 @@ class MujocoSimulator:
         self._reached = self._control.copy()  # controls of the last command
         self._scale = np.array([b.control_per_unit for b in bindings])
         self._command = np.zeros(len(names))
-        glides = np.zeros(len(names), dtype=bool)
         for key, part in self.embodiment.slices().items():
-            glides[part] = self.embodiment.commands[key].type == JOINT_TRAJECTORY
-        # (substeps, nu): how far each control has come after each physics step
-        even = np.arange(1, self._substeps + 1)[:, None] / self._substeps
-        self._shares = np.where(glides[order], even, 1.0)
+            wanted = self.embodiment.commands[key].type == JOINT_TRAJECTORY
+            for index, name in zip(range(part.start, part.stop), names[part]):
+                if wanted != integrates[actuators[index]]:
+                    kind = "glides" if integrates[actuators[index]] else "jumps"
+                    raise UserError(
+                        f"{self.embodiment.origin}: commands.{key}.type: joint {name} of world "
+                        f"'{self.world.name}' {kind} to its target, another type fits it"
+                    )
+        self._glides = _as_slice(np.flatnonzero(integrates))
+        self._jumps = np.where(integrates, 0.0, 1.0)
+        self._glide_rate = np.where(integrates, NANOSECONDS / self._step_ns, 0.0)  # 1/s
         arm = self.embodiment.chain.joints if self.embodiment.chain else ()
         self._arm = np.array([names.index(joint) for joint in arm], dtype=np.int64)
         self._arm_qpos = self._addresses(arm, model.jnt_qposadr)
@@ -210,7 +219,8 @@ class MujocoSimulator:
         data.qpos[place : place + 3] = start.object_position
         data.qpos[place + 3 : place + 7] = upright_quaternion(start.object_yaw)
         self._reached = (self._command * self._scale)[self._order]
-        self._control[:] = self._reached
+        self._control[:] = self._reached * self._jumps
+        self._set_points[:] = self._reached[self._glides]
         # fingers and contacts come to rest before the episode begins
         mujoco.mj_step(model, data, nstep=SETTLE_STEPS)
         data.qvel[:] = 0.0
@@ -221,8 +231,7 @@ class MujocoSimulator:
             now = self._time_ns
             states, images = self._due[now % self._reset_ns // self._step_ns]
             samples = {
-                key: Sample(now, array[index] + noise.draw())
-                for key, array, index, noise in states
+                key: Sample(now, array[index] + noise.draw()) for key, array, index, noise in states
             }
             if images and render:
                 samples.update(self._render(images))
@@ -240,16 +249,11 @@ class MujocoSimulator:
         # the squared length is finite if all values are, and cheap; look closer only if not
         if target.shape != previous.shape or not math.isfinite(target.dot(target)):
             target = check_command(self.embodiment, command)
-        model, data, control = self.model, self.data, self._control
-        if (target == previous).all():
-            control[:] = self._reached
-            mujoco.mj_step(model, data, nstep=self._substeps)
-        else:
-            reached = (target * self._scale)[self._order]
-            for row in self._reached + (reached - self._reached) * self._shares:
-                control[:] = row
-                mujoco.mj_step(model, data)
-            self._command, self._reached = target.copy(), reached
+        reached = (target * self._scale)[self._order]
+        self._control[:] = (reached - self._reached) * self._glide_rate + reached * self._jumps
+        mujoco.mj_step(self.model, self.data, nstep=self._substeps)
+        self._set_points[:] = reached[self._glides]  # without the rounding of the integration
+        self._command, self._reached = target.copy(), reached
         self._time_ns += self._step_ns
         self._samples = None
         if self._time_ns % self._judge_ns == 0 and not self._outcome.done:
@@ -299,11 +303,10 @@ class MujocoSimulator:
 
     # --------------------------------------------------------------------------------- task
     def _object_state(self) -> ObjectState:
-        velocity = self._object_velocity
         return ObjectState(
             time_s=(self._time_ns - self._start_ns) / NANOSECONDS,
-            position=self._object_position,
-            speed=float(np.sqrt(velocity @ velocity)),
+            position=self._object_position.tolist(),
+            speed=math.hypot(*self._object_velocity.tolist()),
             held=self._held,
         )
 

@@ -6,7 +6,8 @@ a policy that has finished, and sees the same as at the beginning, could set off
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,18 +38,18 @@ class ObjectState:
     """What a task judges by; ``held`` is a function because it is rarely asked and not free."""
 
     time_s: float  # since the start of the episode
-    position: np.ndarray  # (3,) metres
+    position: Sequence[float]  # (3,) metres; plain floats, for this is looked at 50 times a second
     speed: float  # m/s
     held: Callable[[], bool]  # whether a finger touches the object
 
     def rests(self) -> bool:
         """Lies on the table, let go and still."""
-        low = abs(float(self.position[2]) - CUBE_HALF_M) < 0.006
+        low = abs(self.position[2] - CUBE_HALF_M) < 0.006
         return low and self.speed < 0.03 and not self.held()
 
-    def distance(self, point: np.ndarray) -> float:
+    def distance(self, point: Sequence[float]) -> float:
         """Horizontal distance to ``point``, metres."""
-        return float(np.hypot(*(self.position[:2] - point[:2])))
+        return math.hypot(self.position[0] - point[0], self.position[1] - point[1])
 
 
 class Task(Protocol):
@@ -89,7 +90,7 @@ def add_cube(spec: mujoco.MjSpec, name: str = "cube") -> None:
     )
 
 
-def add_disc(spec: mujoco.MjSpec, name: str, centre: np.ndarray, radius: float, rgba) -> None:
+def add_disc(spec: mujoco.MjSpec, name: str, centre: Sequence[float], radius: float, rgba) -> None:
     """A coloured disc on the table, drawn only: a lighter rim and a filled middle."""
     body = spec.worldbody.add_body(name=name, pos=[centre[0], centre[1], 0])
     rim = [0.5 + 0.5 * value for value in rgba[:3]]
@@ -121,4 +122,4 @@ def upright_quaternion(yaw: float) -> np.ndarray:
 
 def fell(state: ObjectState) -> bool:
     """Whether the object has left the table."""
-    return bool(state.position[2] < -0.05)
+    return state.position[2] < -0.05

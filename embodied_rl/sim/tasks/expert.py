@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,7 +27,7 @@ from embodied_rl.core.window import Observation
 from embodied_rl.sim.tasks.base import CUBE_HALF_M, uniform_in_disc
 from embodied_rl.sim.tasks.pick_place import PickPlace
 from embodied_rl.sim.tasks.replace_object import HUB, PADS, ReplaceObject
-from embodied_rl.sim.worlds.tabletop import HOME, TOOL_DOWN
+from embodied_rl.sim.worlds.tabletop import TOOL_DOWN
 
 STREAMS = ("arm_position", "gripper_position", "tool_position", "object_position")
 OPEN_RAD, CLOSED_RAD = 0.0, 0.6
@@ -268,13 +270,11 @@ class WaypointExpert:
             max(speed, START_SPEED) + ACCELERATION * period_s,
             float(np.sqrt(2 * DECELERATION * distance)) + 0.02,
         )
-        return goal if distance <= limit * period_s else scene.tool + way * (
-            limit * period_s / distance
-        )
+        if distance <= limit * period_s:
+            return goal
+        return scene.tool + way * (limit * period_s / distance)
 
-    def _imagined(
-        self, scene: Scene, target: np.ndarray, memory: Memory, period_ns: int
-    ) -> Scene:
+    def _imagined(self, scene: Scene, target: np.ndarray, memory: Memory, period_ns: int) -> Scene:
         """The row one tick on if the robot reaches the target and the object rides along."""
         arm = target[self._slices["arm"]]
         tool = self.chain.forward(arm)[0]
@@ -295,9 +295,9 @@ def pick(style: Style) -> list[Waypoint]:
     ]
 
 
-def place(style: Style, spot: np.ndarray) -> list[Waypoint]:
+def place(style: Style, spot: Sequence[float]) -> list[Waypoint]:
     """Come down on ``spot (3,)``, open, rise."""
-    x, y = float(spot[0] + style.place_offset[0]), float(spot[1] + style.place_offset[1])
+    x, y = spot[0] + style.place_offset[0], spot[1] + style.place_offset[1]
     down = (x, y, CUBE_HALF_M + style.grasp_offset[2] + 0.002)
     up = (x, y, style.carry_height)
     return [
@@ -308,12 +308,12 @@ def place(style: Style, spot: np.ndarray) -> list[Waypoint]:
     ]
 
 
-def via(style: Style, start: np.ndarray, end: np.ndarray, shift: float) -> Waypoint:
+def via(style: Style, start: Sequence[float], end: Sequence[float], shift: float) -> Waypoint:
     """A point half-way, shifted sideways by ``shift`` metres."""
-    way = (end - start)[:2]
-    side = np.array([-way[1], way[0]]) / max(float(np.hypot(*way)), 1e-9)
-    x, y = (start[:2] + end[:2]) / 2 + shift * side
-    where = (float(x), float(y), style.carry_height)
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    share = shift / math.hypot(dx, dy)
+    x, y = (start[0] + end[0]) / 2 - share * dy, (start[1] + end[1]) / 2 + share * dx
+    where = (x, y, style.carry_height)
     return Waypoint(where, CLOSED_RAD, VIA_TOLERANCE_M, carrying=True, label="via")
 
 
@@ -323,9 +323,9 @@ class ReplaceObjectExpert(WaypointExpert):
     task = ReplaceObject.name
 
     def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
-        pad = PADS[int(np.argmin(np.linalg.norm((PADS - scene.object)[:, :2], axis=1)))]
+        pad = min(PADS, key=lambda pad: math.dist(pad[:2], scene.object[:2]))
         x, y = HUB[0] + style.hold_offset[0], HUB[1] + style.hold_offset[1]
-        hold = (float(x), float(y), style.hold_height)
+        hold = (x, y, style.hold_height)
         lift = Waypoint(
             (*scene.object[:2].tolist(), style.carry_height),
             CLOSED_RAD,

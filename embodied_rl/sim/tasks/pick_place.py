@@ -21,10 +21,8 @@ from embodied_rl.sim.tasks.base import (
 )
 from embodied_rl.sim.tasks.replace_object import HOME_TOOL, HUB, HUB_RADIUS_M, HUB_RGBA
 
-REGION_LOWER = np.array([0.34, -0.22])  # metres
-REGION_UPPER = np.array([0.48, 0.22])
-REACH_LOWER = np.array([0.25, -0.40])  # a cube pushed out of here is lost
-REACH_UPPER = np.array([0.75, 0.40])
+REGION_LOWER, REGION_UPPER = (0.34, -0.22), (0.48, 0.22)  # x, y in metres
+REACH_LOWER, REACH_UPPER = (0.25, -0.40), (0.75, 0.40)  # a cube pushed out of here is lost
 
 
 class PickPlace:
@@ -56,13 +54,13 @@ class PickPlace:
 
     def update(self, state: ObjectState) -> Outcome:
         if not self._outcome.done:
-            self._lifted |= float(state.position[2]) - CUBE_HALF_M > self.lift_height_m
+            self._lifted |= state.position[2] - CUBE_HALF_M > self.lift_height_m
             self._outcome = self._judge(state)
         return self._outcome
 
     def _judge(self, state: ObjectState) -> Outcome:
-        place = state.position[:2]
-        if fell(state) or np.any(place < REACH_LOWER) or np.any(place > REACH_UPPER):
+        place = zip(REACH_LOWER, state.position, REACH_UPPER)
+        if fell(state) or not all(low <= value <= high for low, value, high in place):
             return Outcome(True, False, "dropped", 0.0)
         if self._lifted and state.distance(HUB) < self.place_radius_m and state.rests():
             return Outcome(True, True, "success", 1.0)

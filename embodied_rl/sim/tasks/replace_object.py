@@ -31,8 +31,8 @@ from embodied_rl.sim.tasks.base import (
     uniform_in_disc,
 )
 
-PADS = np.array([[0.42, 0.17, 0.0], [0.42, -0.17, 0.0]])  # metres; mirrored about y = 0
-HUB = np.array([0.58, 0.0, 0.0])
+PADS = ((0.42, 0.17, 0.0), (0.42, -0.17, 0.0))  # metres; mirrored about y = 0
+HUB = (0.58, 0.0, 0.0)
 PAD_RADIUS_M = 0.055
 HUB_RADIUS_M = 0.065
 PAD_RGBA = (0.16, 0.60, 0.58, 1.0)
@@ -74,7 +74,7 @@ class ReplaceObject:
         self._visited = self._lifted = False
         self.own_pad = int(rng.integers(2))
         offset = uniform_in_disc(rng, self.start_jitter_m)
-        spot = PADS[self.own_pad] + [*offset, CUBE_HALF_M]
+        spot = np.array(PADS[self.own_pad]) + [*offset, CUBE_HALF_M]
         tool = HOME_TOOL + rng.uniform([-0.05, -0.06, -0.03], [0.05, 0.06, 0.05])
         return Start(tool, spot, rng.uniform(-self.yaw_jitter_rad, self.yaw_jitter_rad))
 
@@ -85,7 +85,7 @@ class ReplaceObject:
         return self._outcome
 
     def _track_hub(self, state: ObjectState) -> None:
-        height = float(state.position[2]) - CUBE_HALF_M
+        height = state.position[2] - CUBE_HALF_M
         self._lifted |= height > self.hub_height_m
         if height > self.hub_height_m and state.distance(HUB) < self.hub_radius_m:
             if self._over_hub_since_s is None:

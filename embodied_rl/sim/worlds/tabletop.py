@@ -136,6 +136,12 @@ def _prepare_arm(spec: mujoco.MjSpec, keep_meshes: bool) -> None:
         stiffness, damping = SERVO_GAINS[actuator.name]
         actuator.gainprm[0] = stiffness
         actuator.biasprm[1:3] = [-stiffness, -damping]
+        # The servo's set point is an activation that the control moves at a velocity: it glides
+        # between two commands within MuJoCo, without a call from Python at every physics step.
+        actuator.dyntype = mujoco.mjtDyn.mjDYN_INTEGRATOR
+        actuator.actearly = True
+        actuator.actlimited, actuator.actrange = True, actuator.ctrlrange
+        actuator.ctrllimited = False
     for name, rgba in MATERIALS.items():
         spec.add_material(name=name, rgba=rgba, specular=0.25, shininess=0.3, reflectance=0.0)
     for body in spec.bodies:
@@ -266,7 +272,7 @@ def _collide(geom: mujoco.MjsGeom, bits: dict[str, int]) -> None:
 
 
 def look_at(position: np.ndarray, target: np.ndarray) -> list[float]:
-    """MuJoCo ``xyaxes`` of a camera at ``position`` looking at ``target`` with z of the world up."""
+    """MuJoCo's ``xyaxes`` of a camera at ``position`` that looks at ``target``, upright."""
     forward = np.asarray(target, dtype=float) - position
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
