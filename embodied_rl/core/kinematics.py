@@ -91,7 +91,7 @@ def _skew(v: np.ndarray) -> np.ndarray:
 
 
 def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Axis times angle ``(3,)`` of a rotation matrix; exact enough near pi for an iteration."""
+    """Axis times angle ``(3,)`` of a rotation matrix."""
     cosine = np.clip((np.trace(rotation) - 1.0) / 2.0, -1.0, 1.0)
     angle = float(np.arccos(cosine))
     vector = np.array(
@@ -104,9 +104,11 @@ def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
     if angle < 1e-6:
         return vector / 2.0
     sine = np.sin(angle)
-    if sine < 1e-6:  # half a turn: any axis of the symmetric part serves as a direction
-        axis = np.sqrt(np.clip((np.diag(rotation) + 1.0) / 2.0, 0.0, None))
-        return angle * axis / max(float(np.linalg.norm(axis)), 1e-12)
+    if sine < 1e-6:  # half a turn: the axis stands in the symmetric part, (1 - cos) * axis axis^T
+        outer = (rotation + rotation.T) / 2.0 - cosine * np.eye(3)
+        axis = outer[:, int(np.argmax(np.diag(outer)))]
+        axis = axis / np.linalg.norm(axis)
+        return angle * (axis if axis @ vector >= 0 else -axis)
     return vector * (angle / (2.0 * sine))
 
 

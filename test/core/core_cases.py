@@ -56,10 +56,11 @@ workspace: {lower: [-5, -1.5, -1], upper: [1.8, 1.5, 1]}
 """
 
 ABSENT = object()
+_DATA = yaml.safe_load(ROBOT)
 
 
 def robot_data() -> dict[str, Any]:
-    return copy.deepcopy(yaml.safe_load(ROBOT))
+    return copy.deepcopy(_DATA)
 
 
 def changed(path: str, value: Any) -> str:
