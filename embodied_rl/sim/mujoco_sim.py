@@ -17,7 +17,7 @@ from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodimen
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Outcome
 from embodied_rl.core.window import Sample
-from embodied_rl.sim.base import check_command, timing
+from embodied_rl.sim.base import check_command, choose, timing
 from embodied_rl.sim.render import CameraModel, SceneRenderer, camera_model
 from embodied_rl.sim.tasks.base import RUNNING, ObjectState, Task, upright_quaternion
 from embodied_rl.sim.worlds.base import CameraSource, JointSource, PointSource, World
@@ -283,13 +283,22 @@ class MujocoSimulator:
     def _image(self, kind: str, width: int, height: int) -> np.ndarray:
         draw = {
             "rgb": self._renderer.rgb,
+            "picture": self._renderer.picture,
             "depth": self._renderer.depth,
             "segmentation": self._renderer.segmentation,
-        }[kind]
-        return draw(width, height)
+        }
+        return draw[choose("kind of image", kind, draw)](width, height)
 
     def render(self, camera: str, width: int, height: int, kind: str = "rgb") -> np.ndarray:
-        """A picture of the scene now, for people: any camera of the model, up to 1280x960."""
+        """An image of the scene now from any camera of the model, ``hero`` included.
+
+        ``kind`` is rgb, depth or segmentation, as in the streams, or ``picture``: colour with
+        shadows and smooth edges, for people, at most 1280x960.
+
+        Raises:
+            UserError: no such camera (lists the valid ones) or kind, or too large.
+        """
+        choose("camera", camera, [self.model.camera(i).name for i in range(self.model.ncam)])
         self._renderer.look(self.data, camera)
         return self._image(kind, width, height)
 

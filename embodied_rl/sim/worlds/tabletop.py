@@ -64,11 +64,15 @@ GRIPPER_BOXES = {
     "spring_link": ((0.0, 0.0186, 0.0217), (0.0090, 0.0245, 0.0277)),
     "follower": ((0.0, -0.0090, 0.0193), (0.0075, 0.0149, 0.0253)),
 }
-# Slanted links fill their bounding box along a diagonal only; drawn as the capsule between these.
-GRIPPER_CAPSULES = {
-    "coupler": ((0.0, 0.0, 0.0), (0.0, 0.006, 0.047), 0.0065),
-    "spring_link": ((0.0, 0.002, 0.002), (0.0, 0.036, 0.040), 0.0065),
-    "driver": ((0.0, 0.0, 0.0), (0.0, 0.0315, -0.0041), 0.0085),
+# Slanted links fill their bounding box along a diagonal only, and the body is round: drawn as the
+# capsule or cylinder between two points, with a radius.
+_CAPSULE, _CYLINDER = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER
+GRIPPER_ROUNDS = {
+    "base_mount": (_CYLINDER, (0.0, 0.0, -0.007), (0.0, 0.0, 0.007), 0.0375),
+    "base": (_CYLINDER, (0.0, 0.0, 0.0), (0.0, 0.0, 0.085), 0.036),
+    "coupler": (_CAPSULE, (0.0, 0.0, 0.0), (0.0, 0.006, 0.047), 0.0065),
+    "spring_link": (_CAPSULE, (0.0, 0.002, 0.002), (0.0, 0.036, 0.040), 0.0065),
+    "driver": (_CAPSULE, (0.0, 0.0, 0.0), (0.0, 0.0315, -0.0041), 0.0085),
 }
 # A box around a slanted link would touch objects that the link does not; only these collide.
 COLLIDING_LINKS = ("base_mount", "base", "follower")
@@ -117,8 +121,8 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.option.impratio = 10
     visual = spec.visual
     visual.quality.offsamples = 0
-    visual.quality.shadowsize = 2048
-    visual.global_.offwidth, visual.global_.offheight = 1280, 960
+    visual.quality.shadowsize = 4096
+    visual.global_.offwidth, visual.global_.offheight = 2560, 1920
     visual.headlight.ambient = [0.35, 0.35, 0.36]
     visual.headlight.diffuse = [0.30, 0.30, 0.30]
     visual.headlight.specular = [0.05, 0.05, 0.05]
@@ -251,20 +255,20 @@ def _add_link_geoms(body: mujoco.MjsBody, link: str, drawn: bool) -> None:
             size=half,
             rgba=rgba,
             mass=0.0,
-            group=1 if drawn else 3,
+            group=1 if drawn and link not in GRIPPER_ROUNDS else 3,
         )
         _collide(box, ROBOT_BITS)
-    elif drawn:
-        start, end, radius = GRIPPER_CAPSULES[link]
-        capsule = body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+    if drawn and link in GRIPPER_ROUNDS:
+        kind, start, end, radius = GRIPPER_ROUNDS[link]
+        shape = body.add_geom(
+            type=kind,
             fromto=[*start, *end],
             size=[radius, 0, 0],
             rgba=rgba,
             mass=0.0,
             group=1,
         )
-        _collide(capsule, SEEN_BITS)
+        _collide(shape, SEEN_BITS)
 
 
 def _collide(geom: mujoco.MjsGeom, bits: dict[str, int]) -> None:
@@ -289,9 +293,9 @@ def _quat_of_axes(axes: list[float]) -> np.ndarray:
 
 def _add_wrist_camera(spec: mujoco.MjSpec) -> None:
     """Camera on the gripper's side, looking along the fingers at the pinch point."""
-    axes = [0.0, 1.0, 0.0, 0.91, 0.0, -0.41]
+    axes = [0.0, 1.0, 0.0, 0.94, 0.0, -0.34]
     spec.body(GRIPPER + "base").add_camera(
-        name="wrist", pos=[-0.085, 0, 0.02], quat=_quat_of_axes(axes), fovy=62
+        name="wrist", pos=[-0.10, 0, 0.03], quat=_quat_of_axes(axes), fovy=66
     )
 
 
@@ -325,9 +329,10 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         _collide(
             world.add_geom(type=box, pos=pos, size=size, material=material, group=1), SEEN_BITS
         )
-    for pos, direction, level in (
-        ([1.2, -0.8, 1.8], [-0.55, 0.5, -1.0], 0.42),
-        ([0.2, 1.2, 1.6], [0.15, -0.8, -1.0], 0.22),
+    # only the first casts a shadow, and only in pictures for people
+    for pos, direction, level, shadow in (
+        ([1.2, -0.8, 1.8], [-0.35, 0.45, -1.0], 0.42, True),
+        ([0.2, 1.2, 1.6], [0.15, -0.8, -1.0], 0.22, False),
     ):
         world.add_light(
             type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
@@ -336,15 +341,15 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
             diffuse=[level] * 3,
             specular=[0.15] * 3,
             ambient=[0, 0, 0],
-            castshadow=False,
+            castshadow=shadow,
         )
-    camera = np.array([1.18, 0.0, 0.72])
+    camera = np.array([1.16, 0.0, 0.66])
     world.add_camera(
-        name="fixed", pos=camera, quat=_quat_of_axes(look_at(camera, [0.42, 0, 0.08])), fovy=48
+        name="fixed", pos=camera, quat=_quat_of_axes(look_at(camera, [0.44, 0, 0.07])), fovy=36
     )
-    hero = np.array([1.12, -0.92, 0.72])
+    hero = np.array([1.14, -0.86, 0.66])
     world.add_camera(
-        name="hero", pos=hero, quat=_quat_of_axes(look_at(hero, [0.30, 0.02, 0.20])), fovy=42
+        name="hero", pos=hero, quat=_quat_of_axes(look_at(hero, [0.29, 0.0, 0.22])), fovy=44
     )
 
 
