@@ -25,8 +25,10 @@ from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
 
-SLACK_NS = NANOSECONDS // 2  # a row waits this long for samples that come out of order
-SILENT_NS = 2 * NANOSECONDS  # and no longer than this for a stream that has gone silent
+SLACK_NS = NANOSECONDS // 10  # a row waits this long for samples that come out of order
+# and no longer than this for a stream that has gone silent. Generous: a recorder of a simulation
+# that runs ten times as fast as real time may lag seconds behind on one topic and not on another.
+SILENT_NS = 10 * NANOSECONDS
 
 
 @dataclass(frozen=True)

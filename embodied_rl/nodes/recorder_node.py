@@ -13,15 +13,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
-from rclpy.subscription import Subscription
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -33,6 +29,7 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.subscriber import Subscriber
 
 QUIET_S = 0.05  # a stop waits until nothing has come in for this long
 DRAIN_LIMIT_S = 5.0
@@ -43,16 +40,13 @@ CLASSES = {**messages.MESSAGE_CLASSES, names.STRING: String}
 
 @dataclass
 class Topic:
-    """One recorded topic: relative ``name``, name in the bag, type, subscription."""
+    """One recorded topic: relative ``name``, name in the bag, type, subscriber."""
 
     name: str
     recorded: str
     kind: str
-    profile: QoSProfile
-    subscription: Subscription | None = None
+    subscriber: Subscriber | None = None
     count: int = 0  # in the open bag
-    lost: int = 0  # since start-up, as the middleware says
-    incompatible: bool = False
 
 
 class RecorderNode(Node):
@@ -89,53 +83,37 @@ class RecorderNode(Node):
         return kinds
 
     def _topic(self, name: str, kind: str) -> Topic:
-        profile = qos.LATCHED if name in LATCHED else qos.recording(kind)
-        return Topic(name, self._recorded_name(name), kind, profile)
+        return Topic(name, self._recorded_name(name), kind)
 
     def _recorded_name(self, name: str) -> str:
         # Not the remapped name: in the bag the topics are those of the embodiment file.
         return f"{self.get_namespace().rstrip('/')}/{name}"
 
     def _subscribe(self, topic: Topic) -> None:
-        def lost(event: Any) -> None:
-            topic.lost = event.total_count
-
-        def incompatible(_: Any) -> None:
-            topic.incompatible = True
-
-        topic.subscription = self.create_subscription(
+        topic.subscriber = Subscriber(
+            self,
             CLASSES[topic.kind],
             topic.name,
             lambda data: self._on_message(topic, data),
-            topic.profile,
+            qos.LATCHED if topic.name in LATCHED else qos.recording(topic.kind),
             raw=True,
-            event_callbacks=SubscriptionEventCallbacks(
-                message_lost=lost, incompatible_qos=incompatible
-            ),
         )
 
     def _match_publishers(self) -> None:
-        """Many camera drivers offer best effort only; better that than nothing."""
         for topic in self._topics.values():
-            if not topic.incompatible or topic.subscription is None:
-                continue
-            topic.incompatible = False
-            if topic.profile.reliability == ReliabilityPolicy.BEST_EFFORT:
-                continue
-            self.get_logger().warning(f"{topic.name}: its publisher offers best effort only")
-            self.destroy_subscription(topic.subscription)
-            topic.profile = QoSProfile(
-                history=topic.profile.history,
-                depth=topic.profile.depth,
-                reliability=ReliabilityPolicy.BEST_EFFORT,
-            )
-            self._subscribe(topic)
+            if topic.subscriber is not None:
+                topic.subscriber.match()
+
+    def _lost(self) -> int:
+        """Messages that the middleware had to drop since start-up."""
+        return sum(topic.subscriber.lost for topic in self._topics.values() if topic.subscriber)
 
     def _offered(self, topic: Topic) -> list[Qos]:
         """The QoS that the topic's publishers offer, for whoever plays the bag."""
-        assert topic.subscription is not None
+        assert topic.subscriber is not None
+        name = topic.subscriber.subscription.topic_name
         found = []
-        for info in self.get_publishers_info_by_topic(topic.subscription.topic_name):
+        for info in self.get_publishers_info_by_topic(name):
             profile = info.qos_profile
             values = (
                 profile.history.name.lower(),
@@ -263,7 +241,7 @@ class RecorderNode(Node):
             "size": writer.size,
             "counts": {name[prefix:]: count for name, count in writer.counts().items() if count},
             "streams": list(self.embodiment.topics()),
-            "lost": sum(topic.lost for topic in self._topics.values()),
+            "lost": self._lost(),
         }
         return str(yaml.safe_dump(answer, sort_keys=False))
 
@@ -271,8 +249,8 @@ class RecorderNode(Node):
         """Handle what has arrived but was not dispatched yet; how many messages that was."""
         taken = 0
         for topic in self._topics.values():
-            subscription = topic.subscription
-            assert subscription is not None
+            assert topic.subscriber is not None
+            subscription = topic.subscriber.subscription
             while True:
                 with subscription.handle:
                     found = subscription.handle.take_message(subscription.msg_type, True)
@@ -315,7 +293,7 @@ class RecorderNode(Node):
         self._stop.set(1)
 
     def _status(self) -> diagnostics.Status:
-        lost = sum(topic.lost for topic in self._topics.values())
+        lost = self._lost()
         figures = {f"{topic.name}.count": topic.count for topic in self._topics.values()}
         figures["lost"] = lost
         if self._failure:

@@ -15,6 +15,7 @@ from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
+from embodied_rl.nodes.subscriber import Subscriber
 
 RATE_WINDOW_NS = 2 * NANOSECONDS
 LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not be started
@@ -76,8 +77,9 @@ class StreamInput:
         by_topic: dict[str, list[Stream]] = {}
         for stream in streams.values():
             by_topic.setdefault(stream.topic, []).append(stream)
-        self._subscriptions = [
-            node.create_subscription(
+        self._subscribers = [
+            Subscriber(
+                node,
                 messages.MESSAGE_CLASSES[group[0].type],
                 topic,
                 functools.partial(self._on_message, group),
@@ -87,8 +89,8 @@ class StreamInput:
         ]
 
     def close(self) -> None:
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        for subscriber in self._subscribers:
+            subscriber.destroy()
 
     def _on_message(self, group: list[Stream], message) -> None:
         arrival_s = time.perf_counter()
@@ -126,6 +128,8 @@ class StreamInput:
 
     def check_rates(self) -> None:
         """Raises UserError for the first stream that is missing or too slow to act upon."""
+        for subscriber in self._subscribers:
+            subscriber.match()
         for meter in self.meters.values():
             stream, last = meter.stream, meter.last_refusal
             because = f" ({meter.refused} refused, last: {last})" if last else ""

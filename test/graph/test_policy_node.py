@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -33,7 +34,10 @@ class Robot:
         self._count = 0
         self._publishers = {
             topic: self.node.create_publisher(
-                JointState if topic == "joint_states" else PoseStamped, topic, 50
+                JointState if topic == "joint_states" else PoseStamped,
+                topic,
+                # A driver may offer no more than this; the node has to settle for it.
+                qos_profile_sensor_data if topic == "object_pose" else 50,
             )
             for topic in self.skip
         }

@@ -1,0 +1,69 @@
+"""A subscription that takes what there is: reliable if the publisher is, best effort if not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+
+
+class Subscriber:
+    """Subscribes reliably; :meth:`match` settles for best effort where nothing better is offered.
+
+    Many camera drivers publish best effort only, and a reliable subscription never hears them.
+    ``lost`` counts the messages that the middleware says it had to drop.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        kind: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: QoSProfile,
+        raw: bool = False,
+    ):
+        self._node, self._kind, self._topic = node, kind, topic
+        self._callback, self._profile, self._raw = callback, profile, raw
+        self._incompatible = False
+        self.lost = 0
+        self.subscription: Subscription = self._subscribe()
+
+    def _subscribe(self) -> Subscription:
+        events = SubscriptionEventCallbacks(
+            message_lost=self._on_lost, incompatible_qos=self._on_incompatible
+        )
+        return self._node.create_subscription(
+            self._kind,
+            self._topic,
+            self._callback,
+            self._profile,
+            raw=self._raw,
+            event_callbacks=events,
+        )
+
+    def _on_lost(self, event: Any) -> None:
+        self.lost = event.total_count
+
+    def _on_incompatible(self, event: Any) -> None:
+        self._incompatible = True
+
+    def match(self) -> None:
+        """Subscribe anew as best effort if a publisher has turned out to offer nothing better."""
+        if not self._incompatible or self._profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+            return
+        self._node.get_logger().warning(f"{self._topic}: its publisher offers best effort only")
+        self.destroy()
+        self._profile = QoSProfile(
+            history=self._profile.history,
+            depth=self._profile.depth,
+            reliability=ReliabilityPolicy.BEST_EFFORT,
+        )
+        self.subscription = self._subscribe()
+
+    def destroy(self) -> None:
+        self._node.destroy_subscription(self.subscription)
