@@ -234,6 +234,8 @@ class EpisodeNode(Node):
             lines.append(f"bags: {Path(bags[0]).parent}")
             strip = write_strip(Path(bags[-1]), self._out / "episode.png")
             lines.append(f"picture: {strip}" if strip else "picture: no camera was recorded")
+        if not self._console.is_terminal:
+            self._console.print()  # the last table ends without a line break there
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
 

@@ -14,6 +14,10 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from embodied_rl.core.errors import UserError
 
 
+class NotYet(UserError):
+    """A refusal that time alone may cure; no fault of anybody's so far."""
+
+
 def transition(callback: Callable) -> Callable:
     """Decorate an ``on_*`` method: success unless it raises.
 
@@ -29,7 +33,11 @@ def transition(callback: Callable) -> Callable:
         except UserError as error:
             line = f"{callback.__name__[3:]} refused: {error}"
             if getattr(self, "_last_refusal", None) != line:
-                self.get_logger().error(line)
+                log = self.get_logger()
+                if isinstance(error, NotYet):
+                    log.info(line)
+                else:
+                    log.error(line)
             self._last_refusal = line
             return TransitionCallbackReturn.FAILURE
         except Exception:

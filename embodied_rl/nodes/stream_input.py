@@ -15,6 +15,7 @@ from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
+from embodied_rl.nodes.lifecycle import NotYet
 from embodied_rl.nodes.subscriber import Subscriber
 
 RATE_WINDOW_NS = 2 * NANOSECONDS
@@ -145,7 +146,7 @@ class StreamInput:
                     f"{1 / stream.rate_hz:g} s, saw none for {age_s:.2f} s{because}"
                 )
             if meter.measured_s() < min(1.0, 10 / stream.rate_hz):
-                raise UserError(
+                raise NotYet(
                     f"stream '{stream.key}' on {stream.topic}: its rate is still being measured"
                     f"{because}"
                 )
