@@ -87,7 +87,9 @@ class Style:
             hold_height=float(rng.uniform(0.11, 0.14)),
             grasp_offset=(*pair(0.004), float(rng.uniform(-0.003, 0.003))),
             grip_ticks=int(rng.integers(4, 7)),
-            dwell_ticks=int(rng.integers(5, 13)),
+            # Longer than a chunk of 8 targets and the 3 ticks between two frames together: a plan
+            # made while the way in is still in sight must have run out before the way back.
+            dwell_ticks=int(rng.integers(11, 18)),
             detour=(float(rng.uniform(-0.025, 0.025)), float(rng.uniform(-0.025, 0.025))),
             hold_offset=pair(0.015),
             place_offset=pair(0.008),

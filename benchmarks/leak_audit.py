@@ -1,0 +1,44 @@
+"""The full leak audit of ``replace_object``: can one row, or one image, tell the pad?
+
+Both classifiers, cross-validated, on the state and on both cameras, at the decision and (as the
+positive control, on the state and the fixed camera) shortly after pick-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from _report import report
+
+from embodied_rl.sim.tasks.leak_audit import audit, collect
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Accuracy of classifiers on single observations, with Wilson 95 % intervals."""
+
+    episodes: int = 300
+    seed: int = 0
+    json: Path | None = None
+    """Write the figures to this file."""
+
+
+def main(argv: list[str]) -> int:
+    arguments = tyro.cli(
+        Arguments, args=argv, prog="embodied_rl bench leak_audit", description=Arguments.__doc__
+    )
+    torch.set_num_threads(1)
+    figures: dict[str, float] = {"episodes": arguments.episodes}
+    targets = {}
+    for verdict in audit(collect(arguments.episodes, arguments.seed, ("fixed", "wrist"))):
+        name = f"{verdict.moment}_{verdict.view}_{verdict.classifier}"
+        figures[f"{name}_accuracy"] = verdict.accuracy
+        figures[f"{name}_low"], figures[f"{name}_high"] = verdict.low, verdict.high
+        if verdict.moment == "decision":
+            targets[f"{name}_low"], targets[f"{name}_high"] = ("<=", 0.5), (">=", 0.5)
+        elif verdict.view != "wrist":  # after pick-up the wrist camera sees the cube and no pad
+            targets[f"{name}_low"] = (">=", 0.9)
+    return report("leak_audit", figures, targets, arguments.json)
