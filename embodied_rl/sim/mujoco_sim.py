@@ -24,6 +24,7 @@ from embodied_rl.sim.worlds.base import CameraSource, JointSource, PointSource, 
 
 SETTLE_STEPS = 100
 JUDGE_PERIOD_NS = 20_000_000  # how often the task looks at its object
+UNSTABLE = Outcome(done=True, success=False, reason="unstable", score=0.0)
 NOISE_BLOCK = 64  # samples of sensor noise drawn at a time
 OBJECT = "cube"
 
@@ -164,6 +165,9 @@ class MujocoSimulator:
         return self.data.qvel, _as_slice(self._addresses(joints, self.model.jnt_dofadr))
 
     def _bind_object(self) -> None:
+        kinds = mujoco.mjtWarning
+        bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
+        self._warnings = [self.data.warning[kind] for kind in bad]
         model, body = self.model, self.model.body(OBJECT)
         joint = int(body.jntadr[0])
         self._object_qpos = int(model.jnt_qposadr[joint])
@@ -257,7 +261,7 @@ class MujocoSimulator:
         self._time_ns += self._step_ns
         self._samples = None
         if self._time_ns % self._judge_ns == 0 and not self._outcome.done:
-            self._outcome = self.task.update(self._object_state())
+            self._outcome = UNSTABLE if self._diverged() else self.task.update(self._object_state())
 
     def outcome(self) -> Outcome:
         return self._outcome
@@ -311,6 +315,10 @@ class MujocoSimulator:
         return camera_model(self.model, source.camera, width, height)
 
     # --------------------------------------------------------------------------------- task
+    def _diverged(self) -> bool:
+        """Whether MuJoCo met a state that is not finite; it then starts over without asking."""
+        return any(warning.number for warning in self._warnings)
+
     def _object_state(self) -> ObjectState:
         return ObjectState(
             time_s=(self._time_ns - self._start_ns) / NANOSECONDS,

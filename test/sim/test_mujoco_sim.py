@@ -108,6 +108,19 @@ def test_bad_commands_are_refused_and_nothing_moves(sim):
     np.testing.assert_array_equal(sim.data.qpos, before)
 
 
+def test_divergence_ends_the_episode(sim, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a log in the working folder
+    sim.reset(0)
+    sim.data.qvel[0] = np.nan
+    sim.step(sim.command)
+    sim.step(sim.command)
+    assert (sim.outcome().done, sim.outcome().reason) == (True, "unstable")
+    sim.reset(0)
+    sim.step(sim.command)
+    sim.step(sim.command)
+    assert not sim.outcome().done
+
+
 def test_measured_positions_follow_the_action_order(sim):
     sim.reset(3)
     measured = measured_positions(sim.embodiment, sim.read())
