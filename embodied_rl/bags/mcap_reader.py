@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ _FOOTER = struct.Struct("<BQQQI")
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK = struct.Struct("<QQQII")  # start, end, uncompressed size, crc, length of compression name
 _SIZE = struct.Struct("<Q")
+_READ_AHEAD_FROM = 16 << 20
 _SPOILT = (struct.error, UnicodeDecodeError, McapError, ValueError)
 
 
@@ -56,7 +58,7 @@ class _Buffers:
                 buffer = self._pool[i] = bytearray(size)
             return buffer
         buffer = bytearray(size)
-        if len(self._pool) < 3:
+        if len(self._pool) < 4:
             self._pool.append(buffer)
         return buffer
 
@@ -64,7 +66,7 @@ class _Buffers:
 class _Block(NamedTuple):
     """A run of records: ``data[start:end]``, the contents of a chunk or one top-level record."""
 
-    data: bytes | bytearray
+    data: bytes | memoryview
     start: int
     end: int
 
@@ -175,7 +177,7 @@ class McapFile:
                     self._counts[channel] += 1
                     first, last = min(first, log_time_ns), max(last, log_time_ns)
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
-                    self._declare_or_note(opcode, block.data[start:end])
+                    self._declare_or_note(opcode, bytes(block.data[start:end]))
         self.span_ns = (first, last) if self._counts else (0, 0)
 
     def _declare(self, opcode: int, body: bytes) -> Schema | Channel | Statistics | None:
@@ -204,8 +206,7 @@ class McapFile:
     def _blocks(self) -> Iterator[_Block]:
         """Decompressed chunks, and top-level records as blocks of their own."""
         if self._indexes:
-            for index in self._indexes:
-                yield from self._indexed(index)
+            yield from self._indexed()
             return
         offset = len(MAGIC)
         while offset < self._size:
@@ -231,20 +232,35 @@ class McapFile:
                 yield _Block(record, 0, len(record))
             offset = end
 
-    def _indexed(self, index: ChunkIndex) -> Iterator[_Block]:
+    def _indexed(self) -> Iterator[_Block]:
+        """Chunks by the index; of a large file the next one is read and checked meanwhile."""
+        if self._size < _READ_AHEAD_FROM:
+            for index in self._indexes:
+                yield from self._load(index)
+            return
+        with ThreadPoolExecutor(1, "read_ahead") as thread:
+            # reading, checksum and decompression leave the interpreter to the consumer
+            coming = thread.submit(self._load, self._indexes[0])
+            for index in self._indexes[1:]:
+                blocks = coming.result()
+                coming = thread.submit(self._load, index)
+                yield from blocks
+                del blocks
+            yield from coming.result()
+
+    def _load(self, index: ChunkIndex) -> list[_Block]:
+        """The contents of one chunk; empty if it is damaged."""
         offset = index.chunk_start_offset
-        record = self._buffers.get(index.chunk_length)
-        with memoryview(record) as view:
-            done = os.preadv(self._file, [view[: index.chunk_length]], offset)
+        # The block holds a view from here on, so the memory is not given out again meanwhile.
+        record = memoryview(self._buffers.get(index.chunk_length))[: index.chunk_length]
+        done = os.preadv(self._file, [record], offset)
         if done < index.chunk_length or record[0] != Opcode.CHUNK:
             self._note("a chunk where the index says", f"something else at byte {offset}")
-            return
-        block = self._chunk(record, offset, whole=True, start=_HEAD.size)
-        del record
-        yield from block
+            return []
+        return list(self._chunk(record, offset, whole=True, start=_HEAD.size))
 
     def _chunk(
-        self, body: bytes | bytearray, offset: int, *, whole: bool, start: int = 0
+        self, body: bytes | memoryview, offset: int, *, whole: bool, start: int = 0
     ) -> Iterator[_Block]:
         """The records of one chunk; of a chunk that is cut, those that are complete."""
         try:
@@ -282,7 +298,7 @@ class McapFile:
             self._report.add("", expected, seen)
 
 
-def _records(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _records(data: bytes | memoryview, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """``(opcode, start, end)`` of the body of every complete record in ``data[start:end]``."""
     unpack, head = _HEAD.unpack_from, _HEAD.size
     while start + head <= end:
@@ -301,7 +317,7 @@ def _matches(block: _Block, size: int, crc: int) -> bool:
     return crc == 0 or zlib.crc32(memoryview(block.data)[block.start : block.end]) == crc
 
 
-def _decompress(name: str, data: bytes | bytearray, size: int, whole: bool) -> bytes:
+def _decompress(name: str, data: bytes | memoryview, size: int, whole: bool) -> bytes:
     """Contents of a chunk; of a cut one as much as the compressed bytes give."""
     if name == "zstd":
         if whole:

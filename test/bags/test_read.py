@@ -156,6 +156,25 @@ def test_a_flipped_bit_costs_one_chunk_and_is_said(tmp_path):
     assert len(lines) == 1 and "checksum" in lines[0]
 
 
+@pytest.mark.parametrize("keep", [0, 1, 5, 1000])
+def test_memory_is_used_again_only_when_nobody_looks_at_it(tmp_path, keep):
+    """A large file is read ahead by a thread, into memory that is recycled."""
+    script, noise = maker.Script(), maker.np.random.default_rng(0)
+    for i in range(24):
+        pixels = noise.integers(0, 255, (500, 600, 3), dtype=maker.np.uint8)
+        script.add(i * 10**8, "/camera/image_raw", maker.image(i * 10**8 + 1, pixels))
+    path = maker.write(tmp_path / "bag", script)
+    wanted, held = [entry.raw() for entry in script.entries], []
+    with Bag.open(path) as bag:
+        for number, message in enumerate(bag.messages()):
+            assert message.data == wanted[number]
+            held.append((number, message.data))
+            held = held[max(len(held) - keep, 0) :]
+            for earlier, data in held:
+                assert data == wanted[earlier]
+    assert len(held) == min(keep, 24)
+
+
 def test_damaged_sqlite(tmp_path):
     script = maker.episode(4.0)
     path = maker.write(tmp_path / "bag", script, SQLITE)
