@@ -7,10 +7,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,7 +25,7 @@ import numpy as np
 from embodied_rl.bags import cache
 from embodied_rl.bags.arrays import ArrayWriter, keep_rows
 from embodied_rl.bags.cache import Contract, EpisodeRecord, Index
-from embodied_rl.bags.episode import EpisodeReader, embodiment_of, read_facts
+from embodied_rl.bags.episode import EpisodeReader
 from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
 from embodied_rl.core.embodiment import Embodiment
@@ -144,12 +150,18 @@ def convert_bag(job: Job) -> Result:
     return Result(job.bag.name, rows, report.lines(), job.bag.size)
 
 
+@lru_cache(maxsize=8)
+def _robot(text: str, origin: str) -> Embodiment:
+    """Parsed once for all bags of a process."""
+    return Embodiment.parse(text, origin)
+
+
 def _reader(job: Job, bag: Bag) -> EpisodeReader:
-    robot = Embodiment.parse(job.embodiment_text, job.embodiment_origin)
-    reader = EpisodeReader(bag, robot, job.keys, job.namespace)
-    if not job.given:
-        facts = read_facts(bag, reader.namespace)
-        own = embodiment_of(bag, facts, None) if facts.embodiment_text else robot
+    robot = _robot(job.embodiment_text, job.embodiment_origin)
+    reader = EpisodeReader(bag, robot, job.keys, job.namespace, copy=False)
+    text = reader.facts.embodiment_text
+    if text and not job.given:
+        own = _robot(text, f"{bag.place.name}: /embodiment")
         Contract.of(robot, job.keys).check(Contract.of(own, job.keys), bag.place.name)
     return reader
 
@@ -167,9 +179,10 @@ def _write(job: Job, reader: EpisodeReader) -> int:
     try:
         with ExitStack() as stack:
             values, valid = {}, {}
+            thread = stack.enter_context(ThreadPoolExecutor(1, "write"))
             for key, stream in reader.embodiment.require(job.keys).items():
                 path = temporary / cache.values_file(key)
-                writer = ArrayWriter(path, stream.shape, stream.dtype)
+                writer = ArrayWriter(path, stream.shape, stream.dtype, thread)
                 values[key] = stack.enter_context(writer)
                 valid[key] = stack.enter_context(
                     ArrayWriter(temporary / cache.valid_file(key), (), "bool")

@@ -14,12 +14,12 @@ import numpy as np
 
 from embodied_rl.bags import topics as names
 from embodied_rl.bags.actions import ActionLog
-from embodied_rl.bags.messages import Decoder
+from embodied_rl.bags.messages import Decoder, SampleDecoder
 from embodied_rl.bags.read import Bag
 from embodied_rl.bags.report import Report
 from embodied_rl.bags.storage import Message
 from embodied_rl.bags.timeline import FAR_NS, Timeline
-from embodied_rl.core.decode import decode, stamp_ns
+from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
@@ -29,6 +29,7 @@ SLACK_NS = NANOSECONDS // 10  # a row waits this long for samples that come out 
 # and no longer than this for a stream that has gone silent. Generous: a recorder of a simulation
 # that runs ten times as fast as real time may lag seconds behind on one topic and not on another.
 SILENT_NS = 10 * NANOSECONDS
+OVERTAKEN_NS = NANOSECONDS // 2  # samples of the last ticks may be recorded after the outcome
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class EpisodeReader:
         embodiment: default: the one in the bag.
         keys: streams of the rows; default: all of the embodiment.
         namespace: of the robot's topics; default: found by itself.
+        copy: False: images in the rows are views that must be used before the next row.
 
     Raises:
         UserError: no embodiment, an unknown stream, or two robots in the bag.
@@ -147,10 +149,11 @@ class EpisodeReader:
         embodiment: Embodiment | None = None,
         keys: Iterable[str] | None = None,
         namespace: str | None = None,
+        copy: bool = True,
     ):
         self.bag, self.report = bag, bag.report
         self.namespace = namespace if namespace is not None else _namespace(bag, embodiment)
-        facts = read_facts(bag, self.namespace)
+        self.facts = facts = read_facts(bag, self.namespace)
         self.embodiment = embodiment_of(bag, facts, embodiment)
         self.keys = tuple(self.embodiment.streams if keys is None else keys)
         self.info, self.instruction = facts.info, facts.instruction
@@ -158,6 +161,7 @@ class EpisodeReader:
         self.arrivals: dict[str, tuple[int, int, int]] = {}  # topic -> count, first, last stamp
         self._commands = self._command_topics()
         self._decoder = Decoder(bag.topics.values())
+        self._sample = SampleDecoder(copy)
         self._timeline: Timeline[Samples] = Timeline(self.report)
         self._clock_offset_ns: int | None = None  # log time minus stamp
         self._rows = 0
@@ -253,7 +257,7 @@ class EpisodeReader:
             return
         for stream in streams:
             try:
-                found.append((stream.key, decode(stream, decoded)))
+                found.append((stream.key, self._sample(stream, decoded)))
             except MessageError as error:
                 self.report.add_error(message.topic, error)
         if found:
@@ -310,7 +314,7 @@ class EpisodeReader:
             return
         if self.segments[-1].outcome.done and self._end_ns is None:
             # Topics overtake each other: samples of the last tick may come after the outcome.
-            self._end_ns = newest + SLACK_NS
+            self._end_ns = newest + OVERTAKEN_NS
 
     # ---------------------------------------------------------------- rows
     def _open_segment(self, number: int = 0) -> None:
@@ -335,7 +339,7 @@ class EpisodeReader:
             return
         if self._next_tick_ns is None:
             self._next_tick_ns = self._first_tick(newest, closing)
-        if self._next_tick_ns is None:
+        if self._next_tick_ns is None or (not closing and newest < self._next_tick_ns + SLACK_NS):
             return
         limit = newest if closing else self._settled(newest)
         if self._end_ns is not None:

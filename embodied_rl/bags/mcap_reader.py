@@ -58,7 +58,7 @@ class _Buffers:
                 buffer = self._pool[i] = bytearray(size)
             return buffer
         buffer = bytearray(size)
-        if len(self._pool) < 4:
+        if len(self._pool) < 6:
             self._pool.append(buffer)
         return buffer
 
@@ -121,7 +121,7 @@ class McapFile:
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         wanted = {n: c.topic for n, c in self._channels.items() if c.topic in topics}
         unpack, offset_data = _MESSAGE.unpack_from, _MESSAGE.size
-        for block in self._blocks():
+        for block in self._blocks(set(wanted)):
             view = memoryview(block.data)
             for opcode, start, end in _records(*block):
                 if opcode != Opcode.MESSAGE or end - start < offset_data:
@@ -203,10 +203,22 @@ class McapFile:
             self._note("a topic declaration", f"a record that cannot be read ({error})")
 
     # ---------------------------------------------------------------- blocks
-    def _blocks(self) -> Iterator[_Block]:
-        """Decompressed chunks, and top-level records as blocks of their own."""
+    def _blocks(self, channels: set[int] | None = None) -> Iterator[_Block]:
+        """Decompressed chunks, and top-level records as blocks of their own.
+
+        Chunks of which the index says that they hold none of ``channels`` are left out.
+        """
         if self._indexes:
-            yield from self._indexed()
+            indexes = self._indexes
+            if channels is not None:
+                indexes = [
+                    index
+                    for index in indexes
+                    # without message indexes the summary cannot tell
+                    if not index.message_index_offsets
+                    or not channels.isdisjoint(index.message_index_offsets)
+                ]
+            yield from self._indexed(indexes)
             return
         offset = len(MAGIC)
         while offset < self._size:
@@ -232,16 +244,16 @@ class McapFile:
                 yield _Block(record, 0, len(record))
             offset = end
 
-    def _indexed(self) -> Iterator[_Block]:
+    def _indexed(self, indexes: list[ChunkIndex]) -> Iterator[_Block]:
         """Chunks by the index; of a large file the next one is read and checked meanwhile."""
-        if self._size < _READ_AHEAD_FROM:
-            for index in self._indexes:
+        if self._size < _READ_AHEAD_FROM or len(indexes) < 2:
+            for index in indexes:
                 yield from self._load(index)
             return
         with ThreadPoolExecutor(1, "read_ahead") as thread:
             # reading, checksum and decompression leave the interpreter to the consumer
-            coming = thread.submit(self._load, self._indexes[0])
-            for index in self._indexes[1:]:
+            coming = thread.submit(self._load, indexes[0])
+            for index in indexes[1:]:
                 blocks = coming.result()
                 coming = thread.submit(self._load, index)
                 yield from blocks

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 from rosbags.serde import SerdeError
 from rosbags.typesys import (
     Stores,
@@ -19,8 +20,10 @@ from rosbags.typesys import (
 from rosbags.typesys.store import Typestore
 
 from embodied_rl.bags.storage import TopicInfo
-from embodied_rl.core.embodiment import IMAGE
+from embodied_rl.core.decode import decode, stamp_ns
+from embodied_rl.core.embodiment import IMAGE, Stream
 from embodied_rl.core.errors import MessageError
+from embodied_rl.core.window import Sample
 
 _ENDIAN = {b"\x00\x00": ">", b"\x00\x01": "<"}  # plain CDR, big and little
 _UNREADABLE = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
@@ -102,6 +105,39 @@ class Decoder:
             raise MessageError(
                 f"{topic}: expected {kind}, saw {len(data)} bytes that are not one ({error})"
             ) from error
+
+
+class SampleDecoder:
+    """:func:`embodied_rl.core.decode.decode` for a bag, optionally without copying pixels.
+
+    What that function has found sound once (this stream, with this encoding, size and layout)
+    needs no second look; later images of the same make are taken as views. They keep the chunk
+    of the bag in memory that they lie in, so a view must not be kept for long.
+    """
+
+    def __init__(self, copy: bool):
+        self._copy = copy
+        self._sound: set[tuple[str, str, int, int, int, int]] = set()
+
+    def __call__(self, stream: Stream, message: Any) -> Sample:
+        """The sample of a stream in a message.
+
+        Raises:
+            MessageError: the message must not reach a policy.
+        """
+        if self._copy or not isinstance(message, Image) or message.is_bigendian:
+            return decode(stream, message)
+        make = (
+            stream.key, message.encoding, message.height, message.width, message.step,
+            len(message.data),
+        )  # fmt: skip
+        stamp = stamp_ns(message.header)
+        if make not in self._sound or stamp <= 0:
+            sample = decode(stream, message)
+            self._sound.add(make)
+            return sample
+        pixels = np.frombuffer(message.data, dtype=np.dtype(stream.dtype).newbyteorder("<"))
+        return Sample(stamp, pixels.astype(stream.dtype, copy=False).reshape(stream.shape))
 
 
 def decode_image(data: bytes | memoryview) -> Image | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embodied_rl.bags.messages import Decoder, decode_image
+from embodied_rl.bags.messages import Decoder, SampleDecoder, decode_image
 from embodied_rl.bags.storage import TopicInfo
 from embodied_rl.core.decode import decode
 from embodied_rl.core.embodiment import IMAGE, Stream
@@ -62,6 +62,16 @@ def test_samples_are_identical(encoding, dtype, shape, frame):
     assert fast.stamp_ns == general.stamp_ns == 7
     assert fast.value.dtype == general.value.dtype == np.dtype(dtype)
     assert fast.value.tobytes() == general.value.tobytes() == pixels.tobytes()
+    views = SampleDecoder(copy=False)
+    views(stream, decode_image(data))  # from the second on, images of one make are views
+    view = views(stream, decode_image(data))
+    assert view.stamp_ns == 7 and view.value.dtype == general.value.dtype
+    assert view.value.shape == shape and view.value.tobytes() == pixels.tobytes()
+    other = decode_image(raw(maker.image(8, pixels[:2], encoding, frame)))
+    with pytest.raises(MessageError, match="expected 5x4 px, saw 5x2"):
+        views(stream, other)
+    with pytest.raises(MessageError, match="stamp"):
+        views(stream, decode_image(raw(maker.image(0, pixels, encoding, frame))))
 
 
 @given(cut=st.integers(0, 140), value=st.integers(0, 255), place=st.integers(0, 139))
