@@ -1,7 +1,7 @@
 """The full leak audit of ``replace_object``: can one row, or one image, tell the pad?
 
-Both classifiers, cross-validated, on the state and on both cameras, at the decision and (as the
-positive control, on the state and the fixed camera) shortly after pick-up.
+Both classifiers, cross-validated, on the state and on both cameras, at the decision and, as the
+positive control, shortly after pick-up.
 """
 
 from __future__ import annotations
@@ -39,6 +39,6 @@ def main(argv: list[str]) -> int:
         figures[f"{name}_low"], figures[f"{name}_high"] = verdict.low, verdict.high
         if verdict.moment == "decision":
             targets[f"{name}_low"], targets[f"{name}_high"] = ("<=", 0.5), (">=", 0.5)
-        elif verdict.view != "wrist":  # after pick-up the wrist camera sees the cube and no pad
+        else:
             targets[f"{name}_low"] = (">=", 0.9)
     return report("leak_audit", figures, targets, arguments.json)

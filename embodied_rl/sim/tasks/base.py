@@ -33,7 +33,7 @@ class Start:
     object_yaw: float  # rad
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ObjectState:
     """What a task judges by; ``held`` is a function because it is rarely asked and not free."""
 
