@@ -30,6 +30,7 @@ from embodied_rl.nodes import qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
 SERVICE_DEADLINE_S = 60.0
+SETTLE_S = 0.5
 
 
 class Interrupted(Exception):
@@ -112,7 +113,20 @@ class EpisodeNode(Node):
         if self._rows:
             self._write_results()
 
+    def _wait_for_services(self) -> None:
+        """A service can be seen before it sees its caller; an answer of that moment is lost."""
+        for name, client in self._service_clients.items():
+            deadline_s = time.monotonic() + SERVICE_DEADLINE_S
+            while not client.service_is_ready():
+                self._spin()
+                if time.monotonic() > deadline_s:
+                    raise UserError(f"{name}: no such service within {SERVICE_DEADLINE_S:g} s")
+        settled_s = time.monotonic() + SETTLE_S
+        while time.monotonic() < settled_s:
+            self._spin()
+
     def _all_episodes(self) -> None:
+        self._wait_for_services()
         while not self._episodes or len(self._rows) < self._episodes:
             self._one_episode()
         self._call("sim/pause", True)
@@ -161,10 +175,6 @@ class EpisodeNode(Node):
     def _try_call(self, name: str, data: bool | None = None):
         client = self._service_clients[name]
         deadline_s = time.monotonic() + SERVICE_DEADLINE_S
-        while not client.service_is_ready():
-            self._spin()
-            if time.monotonic() > deadline_s:
-                raise UserError(f"{name}: no such service within {SERVICE_DEADLINE_S:g} s")
         request = Trigger.Request() if data is None else SetBool.Request(data=data)
         future = client.call_async(request)
         while not future.done():

@@ -86,6 +86,9 @@ class Probe:
     def call(self, kind, name: str, request=None, seconds: float = 20.0):
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready, f"service {name}", seconds)
+        # A service can be seen before it sees its caller; an answer of that moment is lost.
+        settled_s = time.monotonic() + 0.3
+        self.until(lambda: time.monotonic() > settled_s, "settling")
         future = client.call_async(request or kind.Request())
         self.until(future.done, f"answer of {name}", seconds)
         self.node.destroy_client(client)
