@@ -135,7 +135,7 @@ class EpisodeReader:
 
     Args:
         embodiment: default: the one in the bag.
-        keys: streams of the rows; default: all of the embodiment.
+        keys: streams of the rows; default: all of the embodiment that were recorded.
         namespace: of the robot's topics; default: found by itself.
         copy: False: images in the rows are views that must be used before the next row.
 
@@ -155,6 +155,7 @@ class EpisodeReader:
         self.namespace = namespace if namespace is not None else _namespace(bag, embodiment)
         self.facts = facts = read_facts(bag, self.namespace)
         self.embodiment = embodiment_of(bag, facts, embodiment)
+        self._asked = keys is not None
         self.keys = tuple(self.embodiment.streams if keys is None else keys)
         self.info, self.instruction = facts.info, facts.instruction
         self.streams = self._present_streams()  # topic -> asked-for streams that the bag has
@@ -216,16 +217,23 @@ class EpisodeReader:
     def _present_streams(self) -> dict[str, list[Stream]]:
         """Topic -> the asked-for streams in it, where the bag has the topic with its type."""
         found: dict[str, list[Stream]] = {}
+        absent = []
         for stream in self.embodiment.require(self.keys).values():
             topic = self._topic(stream.topic)
             info = self.bag.topics.get(topic)
-            if info is None or info.count == 0:
+            if info is None and not self._asked:
+                absent.append(stream.key)
+            elif info is None or info.count == 0:
                 seen = "no such topic" if info is None else "no message"
                 self.report.add(topic, f"{stream.type} at {stream.rate_hz:g} Hz", seen, once=True)
             elif info.type != stream.type:
                 self.report.add(topic, stream.type, info.type, once=True)
             else:
                 found.setdefault(topic, []).append(stream)
+        if absent:
+            # Nobody published them, as with cameras that were switched off: no fault of the bag.
+            self.report.add("", "every stream", f"not recorded: {', '.join(absent)}", damage=False)
+            self.keys = tuple(key for key in self.keys if key not in absent)
         return found
 
     def _command_topics(self) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Topic:
     kind: str
     subscriber: Subscriber | None = None
     count: int = 0  # in the open bag
+    declared: bool = False  # in the open bag
 
 
 class RecorderNode(Node):
@@ -130,6 +131,8 @@ class RecorderNode(Node):
             self._last_instruction = data
         if self._writer is None or not self._belongs(topic, data):
             return
+        if not topic.declared:
+            self._declare(self._writer, topic, self._offered(topic))
         topic.count += 1
         self._write(topic.recorded, data)
 
@@ -148,6 +151,10 @@ class RecorderNode(Node):
             # on a robot nobody announces episodes; then every outcome counts
             return self.count_publishers(names.EPISODE_START) == 0
         return True
+
+    def _declare(self, writer: BagWriter, topic: Topic, offered: list[Qos]) -> None:
+        writer.add_topic(topic.recorded, topic.kind, offered)
+        topic.declared = True
 
     def _write(self, recorded: str, data: bytes) -> None:
         assert self._writer is not None
@@ -193,18 +200,15 @@ class RecorderNode(Node):
     def _open(self) -> None:
         folder = self._out / f"episode_{self._next_number():06d}"
         writer = BagWriter(folder)
-        kinds = {
-            self._recorded_name(names.EMBODIMENT): (
-                names.STRING,
-                [Qos(1, durability="transient_local")],
-            )
-        }
+        latched = [Qos(1, durability="transient_local")]
+        writer.add_topic(self._recorded_name(names.EMBODIMENT), names.STRING, latched)
+        # A topic that nobody publishes is left out of the bag until somebody does: a camera that
+        # is switched off is no stream that fell silent, and `bags check` tells the two apart.
         for topic in self._topics.values():
-            kinds[topic.recorded] = (topic.kind, self._offered(topic))
-        for recorded, (kind, offered) in kinds.items():
-            writer.add_topic(recorded, kind, offered)
-        for topic in self._topics.values():
-            topic.count = 0
+            topic.count, topic.declared = 0, False
+            offered = self._offered(topic)
+            if offered or topic.name == names.INSTRUCTION:
+                self._declare(writer, topic, offered)
         self._opened_ns, self._opened_s = messages.now_ns(self), time.monotonic()
         self._started, self._failure = False, ""
         self._writer = writer

@@ -181,16 +181,22 @@ def test_two_robots_in_a_bag_need_a_choice(tmp_path):
 
 def test_missing_stream(tmp_path):
     script = maker.episode(2.0).without("/camera/image_raw")
-    episode = record(tmp_path, script)
+    path = maker.write(tmp_path / "bag", script)
+    episode = read(path, keys=["position", "camera"])
     only_line(episode, "/camera/image_raw", "no such topic")
     assert len(episode) == 21
     assert not episode.valid["camera"].any()
     assert not episode.values["camera"].any()
     assert episode.valid["position"].all()
     # whoever does not ask for it has a sound episode
-    rest = read(tmp_path / "bag", keys=["position", "tool"])
+    rest = read(path, keys=["position", "tool"])
     assert rest.report.lines() == []
     assert list(rest.values) == ["position", "tool"]
+    # and whoever asks for nothing in particular gets what was recorded, with a remark
+    whole = read(path)
+    only_line(whole, "bag", "not recorded: camera")
+    assert not whole.report.damaged
+    assert "camera" not in whole.values
 
 
 def test_gap_in_a_stream(tmp_path):

@@ -91,6 +91,9 @@ class Bench:
     def call(self, name: str) -> Trigger.Response:
         client = self.node.create_client(Trigger, f"recorder_node/{name}")
         self.wait(client.service_is_ready, f"service {name}")
+        # A service can be seen before it sees its caller; an answer of that moment is lost.
+        settled_s = time.monotonic() + 0.3
+        self.wait(lambda: time.monotonic() > settled_s, "settling")
         future = client.call_async(Trigger.Request())
         self.wait(future.done, f"answer of {name}")
         return future.result()
