@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import TracebackType
 
@@ -15,18 +14,9 @@ _AHEAD_BYTES = 32 << 20  # the file is extended in steps: the file system is ask
 
 
 class ArrayWriter:
-    """Appends rows ``(*shape)`` to ``path``, in the end a ``.npy`` file of ``(K, *shape)``.
+    """Appends rows ``(*shape)`` to ``path``, in the end a ``.npy`` file of ``(K, *shape)``."""
 
-    Args:
-        thread: writes large rows meanwhile, one at a time; a row must then stay as it is until
-            the next one is appended.
-    """
-
-    def __init__(
-        self, path: Path, shape: tuple[int, ...], dtype: str, thread: Executor | None = None
-    ):
-        self._thread = thread
-        self._pending: Future[None] | None = None
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str):
         self.path, self._shape, self._dtype = path, shape, np.dtype(dtype)
         self.rows = 0
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
@@ -53,12 +43,7 @@ class ArrayWriter:
             raise ValueError(f"{self.path.name}: expected rows {self._shape}, saw {row.shape}")
         self.rows += 1
         if self._row_bytes >= _DIRECT_BYTES:
-            self._wait()
-            view = memoryview(row).cast("B")
-            if self._thread is None:
-                self._put(view)
-            else:
-                self._pending = self._thread.submit(self._put, view)
+            self._put(memoryview(row).cast("B"))
             return
         self._buffer += row.tobytes()
         if len(self._buffer) >= _DIRECT_BYTES:
@@ -69,19 +54,12 @@ class ArrayWriter:
         if self._file < 0:
             return
         try:
-            self._wait()
             self._flush()
             os.ftruncate(self._file, self._size)
             os.pwrite(self._file, self._header(), 0)
         finally:
             os.close(self._file)
             self._file = -1
-
-    def _wait(self) -> None:
-        """For the row that is being written; raises what went wrong with it."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
 
     def _flush(self) -> None:
         self._put(memoryview(self._buffer))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     ProcessPoolExecutor,
-    ThreadPoolExecutor,
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
@@ -179,10 +178,9 @@ def _write(job: Job, reader: EpisodeReader) -> int:
     try:
         with ExitStack() as stack:
             values, valid = {}, {}
-            thread = stack.enter_context(ThreadPoolExecutor(1, "write"))
             for key, stream in reader.embodiment.require(job.keys).items():
                 path = temporary / cache.values_file(key)
-                writer = ArrayWriter(path, stream.shape, stream.dtype, thread)
+                writer = ArrayWriter(path, stream.shape, stream.dtype)
                 values[key] = stack.enter_context(writer)
                 valid[key] = stack.enter_context(
                     ArrayWriter(temporary / cache.valid_file(key), (), "bool")

@@ -184,7 +184,8 @@ class EpisodeReader:
                         self._open_segment(accepted.content.number)
                     for key, sample in accepted.content.items:
                         self._take(key, sample)
-                yield from self._emit()
+                if self._next_tick_ns is None or self._ripe():
+                    yield from self._emit()
             elif message.topic in self._commands:
                 self._take_command(message)
             else:
@@ -347,7 +348,7 @@ class EpisodeReader:
             return
         if self._next_tick_ns is None:
             self._next_tick_ns = self._first_tick(newest, closing)
-        if self._next_tick_ns is None or (not closing and newest < self._next_tick_ns + SLACK_NS):
+        if self._next_tick_ns is None:
             return
         limit = newest if closing else self._settled(newest)
         if self._end_ns is not None:
@@ -359,6 +360,11 @@ class EpisodeReader:
                 continue  # without a start in the bag, the first full row is the start
             self._note_row(row)
             yield row
+
+    def _ripe(self) -> bool:
+        """Whether the next row can possibly be due; asked after every message."""
+        newest = self._timeline.newest_ns
+        return newest is not None and newest >= (self._next_tick_ns or 0) + SLACK_NS
 
     def _first_tick(self, newest: int, closing: bool) -> int | None:
         """Where the rows begin, once that is known."""

@@ -21,7 +21,7 @@ from rosbags.typesys.store import Typestore
 
 from embodied_rl.bags.storage import TopicInfo
 from embodied_rl.core.decode import decode, stamp_ns
-from embodied_rl.core.embodiment import IMAGE, Stream
+from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, Stream
 from embodied_rl.core.errors import MessageError
 from embodied_rl.core.window import Sample
 
@@ -60,12 +60,24 @@ class Image:
     data: memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class JointState:
+    """The fields of sensor_msgs/JointState; the arrays are views into the recorded bytes."""
+
+    header: Header
+    name: tuple[str, ...]
+    position: np.ndarray
+    velocity: np.ndarray
+    effort: np.ndarray
+
+
 class Decoder:
     """Deserialises the messages of one bag.
 
     Standard types are known beforehand; others are learnt from the definitions in the bag. Images
-    take a path of their own, which reads eight fields and leaves the pixels where they are: the
-    general one copies them, and images are nearly all bytes of a bag.
+    and joint states take paths of their own, since the ones are nearly all bytes of a bag and the
+    others nearly all messages: pixels stay where they are, and joint names, which do not change
+    from message to message, are read once.
     """
 
     def __init__(self, topics: Iterable[TopicInfo] = ()):
@@ -75,6 +87,7 @@ class Decoder:
             self._store = get_typestore(Stores.ROS2_JAZZY)
         for topic in unknown:
             self._learn(topic)
+        self._joint_states = _JointStates()
 
     def _learn(self, topic: TopicInfo) -> None:
         try:
@@ -97,6 +110,10 @@ class Decoder:
             image = decode_image(data)
             if image is not None:
                 return image
+        elif kind == JOINT_STATE:
+            joints = self._joint_states.decode(data)
+            if joints is not None:
+                return joints
         if kind not in self._store.types:
             raise MessageError(f"{topic}: expected a known message type, saw {kind}")
         try:
@@ -161,6 +178,57 @@ def decode_image(data: bytes | memoryview) -> Image | None:
     pixels = body[start : start + length]
     header = Header(Time(sec, nanosec), frame_id)
     return Image(header, height, width, encoding, is_bigendian, step, pixels)
+
+
+class _JointStates:
+    """Decodes sensor_msgs/JointState, given that most messages list the same joints."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._block = b""  # the names as they lie in a message
+
+    def decode(self, data: bytes | memoryview) -> JointState | None:
+        """The message; None where the bytes are not plain little-endian CDR."""
+        if bytes(data[:2]) != b"\x00\x01":
+            return None
+        body = memoryview(data)[4:]
+        try:
+            sec, nanosec, length = struct.unpack_from("<iII", body, 0)
+            frame_id, end = _text(body, 12, length)
+            start = _aligned(end)
+            end = start + len(self._block)
+            if not self._block or bytes(body[start:end]) != self._block:
+                self._names, end = _texts(body, start)
+                self._block = bytes(body[start:end])
+            position, end = _doubles(body, end)
+            velocity, end = _doubles(body, end)
+            effort, _ = _doubles(body, end)
+        except (struct.error, UnicodeDecodeError, ValueError, IndexError):
+            return None
+        header = Header(Time(sec, nanosec), frame_id)
+        return JointState(header, self._names, position, velocity, effort)
+
+
+def _texts(body: memoryview, start: int) -> tuple[tuple[str, ...], int]:
+    """A sequence of CDR strings, and where the last one ends."""
+    (count,) = struct.unpack_from("<I", body, start)
+    found, end = [], start + 4
+    for _ in range(count):
+        (length,) = struct.unpack_from("<I", body, _aligned(end))
+        text, end = _text(body, _aligned(end) + 4, length)
+        found.append(text)
+    return tuple(found), end
+
+
+def _doubles(body: memoryview, start: int) -> tuple[np.ndarray, int]:
+    """A sequence of CDR float64, and where it ends."""
+    start = _aligned(start)
+    (count,) = struct.unpack_from("<I", body, start)
+    start += 4
+    if count == 0:  # not even padded for a first element
+        return np.zeros(0), start
+    start = (start + 7) & ~7
+    return np.frombuffer(body, "<f8", count, start), start + 8 * count
 
 
 def _text(body: memoryview, start: int, length: int) -> tuple[str, int]:

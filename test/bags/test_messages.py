@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from embodied_rl.bags.messages import Decoder, SampleDecoder, decode_image
 from embodied_rl.bags.storage import TopicInfo
 from embodied_rl.core.decode import decode
-from embodied_rl.core.embodiment import IMAGE, Stream
+from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, Stream
 from embodied_rl.core.errors import MessageError
 
 
@@ -74,14 +74,44 @@ def test_samples_are_identical(encoding, dtype, shape, frame):
         views(stream, decode_image(raw(maker.image(0, pixels, encoding, frame))))
 
 
+names = st.lists(st.text(max_size=6), max_size=4)
+numbers = st.lists(st.floats(allow_nan=False, width=64), max_size=4)
+
+
+@given(messages=st.lists(st.tuples(st.text(max_size=5), names, numbers, numbers, numbers)))
+def test_joint_states_equal_the_general_decoder(messages):
+    """Names that stay and names that change, in turn through one decoder."""
+    decoder = Decoder()
+    for frame, joints, *values in [*messages, *messages]:
+        position, velocity, effort = (np.array(v, dtype=np.float64) for v in values)
+        message = maker.make(
+            JOINT_STATE, header=maker.header(5, frame), name=joints, position=position,
+            velocity=velocity, effort=effort,
+        )  # fmt: skip
+        data = raw(message)
+        general, fast = (
+            maker.STORE.deserialize_cdr(data, JOINT_STATE),
+            decoder("", JOINT_STATE, data),
+        )
+        assert type(fast).__module__ == "embodied_rl.bags.messages"
+        assert list(fast.name) == list(general.name)
+        assert fast.header.frame_id == frame and fast.header.stamp.nanosec == 5
+        for field in "position", "velocity", "effort":
+            assert getattr(fast, field).tobytes() == getattr(general, field).tobytes()
+
+
 @given(cut=st.integers(0, 140), value=st.integers(0, 255), place=st.integers(0, 139))
 def test_spoilt_bytes_are_refused_or_read_but_never_crash(cut, value, place):
-    data = bytearray(raw(maker.image(7, np.zeros((3, 4, 3), np.uint8))))
-    data[place % len(data)] = value
-    try:
-        Decoder()("/camera", IMAGE, bytes(data[:cut]))
-    except MessageError as error:
-        assert str(error).startswith("/camera: expected ")
+    decoder = Decoder()
+    image = maker.image(7, np.zeros((3, 4, 3), np.uint8))
+    for kind, message in (IMAGE, image), (JOINT_STATE, maker.joint_state(7, 0.5)):
+        data = bytearray(raw(message))
+        decoder("/t", kind, bytes(data))
+        data[place % len(data)] = value
+        try:
+            decoder("/t", kind, bytes(data[:cut]))
+        except MessageError as error:
+            assert str(error).startswith("/t: expected ")
 
 
 def test_big_endian_message():
