@@ -23,7 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.core.commands import JointWatch
-from embodied_rl.core.decode import decode
+from embodied_rl.core.decode import decode, stamp_ns
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.gate import CommandGate, GateState
@@ -111,7 +111,7 @@ class CommandGateNode(Node):
 
     def _on_beat(self, message: Header) -> None:
         self._beat_steady_s = time.monotonic()
-        self._beat_tick_ns = messages.stamp_ns(message)
+        self._beat_tick_ns = stamp_ns(message)
         self._beat_chunk_ns = int(message.frame_id or 0)
         self._advance()
 

@@ -1,4 +1,5 @@
-"""Between arrays and ROS messages, the way out; the way in is :mod:`embodied_rl.core.decode`."""
+"""From arrays to ROS messages; the way in is :mod:`embodied_rl.core.decode` and its sibling
+:mod:`embodied_rl.core.decode_commands`."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodied_rl.core import embodiment as types
-from embodied_rl.core.decode import stamp_ns
-from embodied_rl.core.embodiment import NANOSECONDS, Command, Embodiment, Stream
+from embodied_rl.core.decode_commands import read_trajectory
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Sample
@@ -126,38 +127,6 @@ def trajectory(chunk: ActionChunk, names: Sequence[str], columns: slice) -> Join
     return message
 
 
-def read_trajectory(
-    message: JointTrajectory, names: Sequence[str], topic: str
-) -> tuple[int, np.ndarray, np.ndarray]:
-    """``(stamp_ns, times_ns (T,), positions (T, n))`` in the order of ``names``.
-
-    Raises:
-        MessageError: other joints, no points, times that do not rise, or a value not finite.
-    """
-    place = {name: i for i, name in enumerate(message.joint_names)}
-    if set(place) != set(names) or len(place) != len(message.joint_names):
-        raise MessageError(
-            f"{topic}: expected the joints {list(names)}, saw {list(message.joint_names)}"
-        )
-    if not message.points:
-        raise MessageError(f"{topic}: expected points, saw none")
-    widths = {len(point.positions) for point in message.points}
-    if widths != {len(place)}:
-        raise MessageError(f"{topic}: expected {len(place)} positions a point, saw {widths}")
-    stamp = stamp_ns(message.header)
-    offsets = [
-        p.time_from_start.sec * NANOSECONDS + p.time_from_start.nanosec for p in message.points
-    ]
-    if offsets[0] <= 0 or any(b <= a for a, b in zip(offsets, offsets[1:], strict=False)):
-        raise MessageError(f"{topic}: expected rising times_from_start above 0, saw {offsets}")
-    order = [place[name] for name in names]
-    positions = np.array([point.positions for point in message.points], dtype=np.float64)[:, order]
-    if not np.all(np.isfinite(positions)):
-        row, column = np.argwhere(~np.isfinite(positions))[0]
-        raise MessageError(f"{topic}: {names[column]}: point {row} is not finite")
-    return stamp, stamp + np.array(offsets, dtype=np.int64), positions
-
-
 def read_chunk(message: JointTrajectory, embodiment: Embodiment, topic: str) -> ActionChunk:
     """An action chunk over all dimensions of the embodiment.
 
@@ -172,17 +141,3 @@ def read_chunk(message: JointTrajectory, embodiment: Embodiment, topic: str) -> 
             f"saw {((times - stamp) / 1e6).tolist()} ms"
         )
     return chunk
-
-
-def read_positions(message: Float64MultiArray, command: Command) -> np.ndarray:
-    """Targets ``(n,)`` of an unstamped position command.
-
-    Raises:
-        MessageError: another count, or a value that is not finite.
-    """
-    values = np.array(message.data, dtype=np.float64)
-    if values.shape != (len(command.joints),) or not np.all(np.isfinite(values)):
-        raise MessageError(
-            f"{command.topic}: expected {len(command.joints)} finite values, saw {values.tolist()}"
-        )
-    return values
