@@ -59,9 +59,9 @@ commands:
 class Arguments:
     """Conversion of an image bag in MB/s and frames/s, against rosbags alone."""
 
-    seconds: float = 40.0
+    seconds: float = 30.0
     """Length of the bag; a second is 9.8 MB."""
-    rounds: int = 12
+    rounds: int = 20
     """Times that both arms run."""
     folder: Path | None = None
     """Where bag and cache lie; default: in memory (/dev/shm), else the temporary folder."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,8 @@ _FOOTER = struct.Struct("<BQQQI")
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK = struct.Struct("<QQQII")  # start, end, uncompressed size, crc, length of compression name
 _SIZE = struct.Struct("<Q")
-_READ_AHEAD_FROM = 16 << 20
+_READ_AHEAD = 2  # chunks
+_READ_AHEAD_FROM = 16 << 20  # bytes of a file; a thread does not pay for less
 _SPOILT = (struct.error, UnicodeDecodeError, McapError, ValueError)
 
 
@@ -58,7 +59,7 @@ class _Buffers:
                 buffer = self._pool[i] = bytearray(size)
             return buffer
         buffer = bytearray(size)
-        if len(self._pool) < 6:
+        if len(self._pool) < 8:
             self._pool.append(buffer)
         return buffer
 
@@ -252,13 +253,13 @@ class McapFile:
             return
         with ThreadPoolExecutor(1, "read_ahead") as thread:
             # reading, checksum and decompression leave the interpreter to the consumer
-            coming = thread.submit(self._load, indexes[0])
-            for index in indexes[1:]:
-                blocks = coming.result()
-                coming = thread.submit(self._load, index)
-                yield from blocks
-                del blocks
-            yield from coming.result()
+            coming: deque[Future[list[_Block]]] = deque()
+            for index in indexes:
+                coming.append(thread.submit(self._load, index))
+                if len(coming) > _READ_AHEAD:
+                    yield from coming.popleft().result()
+            while coming:
+                yield from coming.popleft().result()
 
     def _load(self, index: ChunkIndex) -> list[_Block]:
         """The contents of one chunk; empty if it is damaged."""
