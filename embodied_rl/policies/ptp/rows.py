@@ -13,7 +13,7 @@ class RowCarrier:
 
     A history token is a frame of the past: a camera that dropped one image leaves a slightly old
     frame there, which the network tolerates, where a NaN or a zero would be read as something
-    seen. The newest row is another matter; whoever acts must look at `newest_valid` first. Until
+    seen. The newest row is another matter; whoever acts must look at `missing` first. Until
     every stream has been seen once there is nothing to carry, and the episode has not begun for
     the policy.
     """
