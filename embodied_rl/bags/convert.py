@@ -86,7 +86,7 @@ def convert(
 
     Args:
         embodiment: default: the one that the bags carry.
-        keys: streams to keep; default: all of the embodiment.
+        keys: streams to keep; default: those of the embodiment that any of the bags has.
         workers: processes; default: one a core.
         progress: called with (bags done, bags in all).
 
@@ -96,7 +96,7 @@ def convert(
     """
     began, out, bags = time.monotonic(), Path(out), find_bags(root)
     robot = embodiment if embodiment is not None else _recorded_embodiment(bags, namespace)
-    chosen = tuple(sorted(robot.streams if keys is None else robot.require(keys)))
+    chosen = tuple(sorted(_recorded_streams(bags, robot) if keys is None else robot.require(keys)))
     for key in chosen:
         cache.check_key(key)
     contract = Contract.of(robot, chosen)
@@ -256,6 +256,20 @@ def _recorded_embodiment(bags: list[BagPath], namespace: str | None) -> Embodime
         f"{bags[0].folder}: expected the robot's description on topic 'embodiment', saw none in "
         f"{len(bags)} bags; name the file with --embodiment"
     )
+
+
+def _recorded_streams(bags: list[BagPath], robot: Embodiment) -> list[str]:
+    """The streams that at least one bag holds: a camera that was off in all is not asked for."""
+    missing, found = dict(robot.streams), []
+    for place in bags:
+        with Bag(place, Report(place.name)) as bag:
+            for key, stream in list(missing.items()):
+                if any(name.endswith(f"/{stream.topic}") for name in bag.topics):
+                    found.append(key)
+                    del missing[key]
+        if not missing:
+            break
+    return found or list(robot.streams)
 
 
 def _open_index(out: Path, contract: Contract, robot: Embodiment) -> None:

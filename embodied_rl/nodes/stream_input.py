@@ -20,6 +20,7 @@ from embodied_rl.nodes.subscriber import Subscriber
 
 RATE_WINDOW_NS = 2 * NANOSECONDS
 LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not be started
+DISCOVERY_S = 2.0  # publishers are not found at once; before that silence means nothing
 FUTURE_PERIODS = 2  # control periods that a stamp may lie ahead of the clock
 
 
@@ -75,6 +76,7 @@ class StreamInput:
         streams = embodiment.require(keys)
         self.meters = {key: StreamMeter(stream) for key, stream in streams.items()}
         self.notes: Counter[str] = Counter()
+        self._patience_s = time.monotonic() + DISCOVERY_S
         by_topic: dict[str, list[Stream]] = {}
         for stream in streams.values():
             by_topic.setdefault(stream.topic, []).append(stream)
@@ -135,7 +137,8 @@ class StreamInput:
             stream, last = meter.stream, meter.last_refusal
             because = f" ({meter.refused} refused, last: {last})" if last else ""
             if meter.received < 2:
-                raise UserError(
+                refusal = NotYet if time.monotonic() < self._patience_s else UserError
+                raise refusal(
                     f"stream '{stream.key}' on {stream.topic}: expected {stream.rate_hz:g} Hz, "
                     f"saw {meter.received} messages{because}"
                 )
