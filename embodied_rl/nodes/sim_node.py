@@ -174,10 +174,12 @@ class SimNode(Node):
         if self._state is State.RUNNING and on_tick and self.sim.outcome().done:
             self._finish()
             return
+        shown_ns = self.sim.time_ns
         self._wall_s += self.sim.step_ns / 1e9
         while (left_s := self._wall_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left_s)
-        if self._state in (State.IDLE, State.RUNNING):
+        # A reset meanwhile has moved the time on to an instant that nobody has been shown yet.
+        if self._state in (State.IDLE, State.RUNNING) and self.sim.time_ns == shown_ns:
             self._advance()
 
     def _advance(self) -> None:
