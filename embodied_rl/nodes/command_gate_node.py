@@ -28,6 +28,7 @@ from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.policy import ActionChunk
+from embodied_rl.core.window import CLOCK_JUMP_NS
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
@@ -106,13 +107,22 @@ class CommandGateNode(Node):
             self._gate.counts["refused"] += 1
             self._complain(str(error))
             return
+        if messages.now_ns(self) < self._last_chunk_ns - CLOCK_JUMP_NS:
+            self._complain("the clock was set back; starting anew from the measured joints")
+            self._forget()
         self._pending.append(chunk)
         self._advance()
 
     def _on_beat(self, message: Header) -> None:
+        if not message.frame_id.isdecimal():
+            self._complain(
+                "policy/heartbeat: frame_id: expected the stamp of the last chunk in ns, "
+                f"saw '{message.frame_id}'"
+            )
+            return
         self._beat_steady_s = time.monotonic()
         self._beat_tick_ns = stamp_ns(message)
-        self._beat_chunk_ns = int(message.frame_id or 0)
+        self._beat_chunk_ns = int(message.frame_id)
         self._advance()
 
     def _on_clock(self, message: Clock) -> None:
@@ -220,11 +230,17 @@ class CommandGateNode(Node):
 
     # Services, emergency stop, diagnostics
 
-    def _on_reset(self, request, response):
+    def _forget(self) -> None:
+        """Whatever was said about times and targets so far counts no more."""
         self._gate.reset()
         self._pending.clear()
-        self._watch.reset(messages.now_ns(self))
         self._last_chunk_ns = self._beat_tick_ns = self._beat_chunk_ns = 0
+        if not self._lockstep:
+            self._done_tick_ns = 0
+
+    def _on_reset(self, request, response):
+        self._forget()
+        self._watch.reset(messages.now_ns(self))
         response.success, response.message = True, self._gate.state.value
         return response
 
@@ -260,7 +276,7 @@ class CommandGateNode(Node):
         ]
         state = self._gate.state
         level, line = diagnostics.OK, state.value
-        if self._gate.reason:
+        if self._gate.reason not in ("", state.value):
             line = f"{state.value}: {self._gate.reason}"
         if state is GateState.HOLDING:
             level = diagnostics.WARN

@@ -7,9 +7,13 @@ import time
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -123,4 +127,43 @@ def test_unsound_chunks_are_refused_and_named(probe, processes):
     probe.until(lambda: f"{names[-1]}: point 0 is not finite" in errors(), "refusal of NaN")
     send(names[1:], [0.0] * (len(names) - 1))
     probe.until(lambda: "expected the joints" in errors(), "refusal of missing joints")
+    beats = probe.node.create_publisher(Header, "policy/heartbeat", 10)
+    probe.until(beats.get_subscription_count, "gate's ear for the heartbeat")
+    beats.publish(Header(frame_id="map"))
+    probe.until(lambda: "policy/heartbeat: frame_id" in errors(), "refusal of a foreign heartbeat")
     assert not sent
+
+
+def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes):
+    processes.start("command_gate_node", embodiment=EMBODIMENT, use_sim_time=True)
+    sent = probe.collect(JointTrajectory, ARM)
+    clock = probe.node.create_publisher(Clock, "/clock", 1)
+    joints = probe.node.create_publisher(JointState, "joint_states", 10)
+    chunks = probe.node.create_publisher(JointTrajectory, "policy/chunk", 10)
+    for publisher in (clock, joints, chunks):
+        probe.until(publisher.get_subscription_count, "gate")
+    probe.until(lambda: probe.node.count_publishers(ARM), "gate's output")
+    embodiment = Embodiment.load(EMBODIMENT)
+    names = list(embodiment.action_names)
+    middle = ((embodiment.limits()[0] + embodiment.limits()[1]) / 2).tolist()
+
+    def answered(second: int) -> bool:
+        """Show the robot at a time and ask for a command at it; whether the gate has let it by."""
+        clock.publish(Clock(clock=Time(sec=second)))
+        state = JointState(name=names, position=middle)
+        chunk = JointTrajectory(joint_names=names)
+        state.header.stamp.sec = chunk.header.stamp.sec = second
+        chunk.points = [
+            JointTrajectoryPoint(
+                positions=middle, time_from_start=Duration(nanosec=i * embodiment.period_ns)
+            )
+            for i in (1, 2, 3)
+        ]
+        joints.publish(state)
+        chunks.publish(chunk)
+        # A hold has one point only.
+        return any(m.header.stamp.sec == second and len(m.points) == 3 for _, m in sent)
+
+    probe.until(lambda: answered(100), "command at 100 s")
+    probe.until(lambda: len(sent[-1][1].points) == 1, "hold, since no heartbeat comes")
+    probe.until(lambda: answered(5), "command after the clock was set back to 5 s")
