@@ -31,7 +31,8 @@ def transition(callback: Callable) -> Callable:
         try:
             callback(self, state)
         except UserError as error:
-            line = f"{callback.__name__[3:]} refused: {error}"
+            word = "has to wait" if isinstance(error, NotYet) else "refused"
+            line = f"{callback.__name__[3:]} {word}: {error}"
             if getattr(self, "_last_refusal", None) != line:
                 log = self.get_logger()
                 if isinstance(error, NotYet):
