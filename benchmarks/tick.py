@@ -97,6 +97,9 @@ class TimedPolicy:
         self.own_ms.append((time.perf_counter() - begin_s + self._observe_s) * 1e3)
         return chunk
 
+    def executed(self, chunk: ActionChunk) -> None:
+        del chunk
+
     def save_memory(self) -> bytes:
         return b""
 
@@ -143,7 +146,7 @@ def _host(ticks: int) -> tuple[list[float], list[float]]:
 
     policies: list[TimedPolicy] = []
 
-    def load(name: str, embodiment: Embodiment, task: str | None) -> TimedPolicy:
+    def load(name: str, embodiment: Embodiment, task: str | None, **_: object) -> TimedPolicy:
         policies.append(TimedPolicy(embodiment))
         return policies[0]
 

@@ -26,6 +26,7 @@ class Argument:
         choices: the values it may take; empty means any.
         several: a comma-separated list of `choices`, or ``none``.
         minimum: the lowest number allowed (int and float).
+        optional: an empty text (the default, as a rule) stands for no value at all.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Argument:
     choices: tuple[str, ...] = ()
     several: bool = False
     minimum: float | None = None
+    optional: bool = False
 
     def parse(self, text: str) -> Value:
         """Returns the typed value.
@@ -42,6 +44,8 @@ class Argument:
         Raises:
             UserError: not of this kind or not one of the choices; names the argument and both.
         """
+        if self.optional and not text:
+            return ""
         if self.choices:
             return self._choice(text)
         if self.kind == "bool":

@@ -74,6 +74,7 @@ def _command(evaluation: Evaluation, folder: Path) -> list[str]:
         f"policy:={evaluation.model}",
         f"episodes:={evaluation.episodes}",
         f"seed:={evaluation.seed}",
+        *([] if evaluation.samples is None else [f"samples:={evaluation.samples}"]),
         f"cameras:={','.join(cameras) or 'none'}",
         "record:=true",
         f"out:={folder}",

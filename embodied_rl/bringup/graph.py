@@ -101,6 +101,14 @@ def kind_of(name: str) -> GraphKind:
 # --- arguments -----------------------------------------------------------------------------------
 
 _POLICY = Argument("policy", EXPERT, "expert, a model of models/, or a checkpoint folder")
+_SAMPLES = Argument(
+    "samples",
+    "",
+    "candidates a plan is chosen from; empty takes the model's own number",
+    "int",
+    minimum=1,
+    optional=True,
+)
 _NAMESPACE = Argument(
     "namespace", "", "namespace of every node, for robots side by side", "namespace"
 )
@@ -113,6 +121,7 @@ SIM_ARGUMENTS = (
     Argument("world", "tabletop", "world", choices=tuple(WORLD_EMBODIMENT)),
     Argument("task", "replace_object", "task", choices=TASKS),
     _POLICY,
+    _SAMPLES,
     Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
     Argument("episodes", "0", "episodes to run; 0 means until Ctrl-C", "int", minimum=0),
     Argument("seed", "0", "seed of the first episode", "int", minimum=0),
@@ -129,6 +138,7 @@ SIM_ARGUMENTS = (
 ROBOT_ARGUMENTS = (
     _EMBODIMENT,
     _POLICY,
+    _SAMPLES,
     Argument("task", "", "name of the task, told to the policy"),
     _INSTRUCTION,
     _RECORD,
@@ -156,7 +166,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     timed: dict[str, Value] = {"use_sim_time": True}
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
-    policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    policy = _policy(values)
     remap = _clock_remap(str(values["namespace"]))
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
@@ -211,7 +221,7 @@ def _robot(values: dict[str, Value]) -> Graph:
     simulated = bool(values["use_sim_time"])
     timed: dict[str, Value] = {"use_sim_time": simulated}
     common = {"embodiment": embodiment, "mode": "realtime"} | timed
-    policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    policy = _policy(values)
     if policy["policy"] == EXPERT:
         known = ", ".join(models()) or "a folder made by embodied_rl train"
         raise UserError(
@@ -249,6 +259,14 @@ def _record(values: dict[str, Value]) -> Graph:
         defaults(local=False),
         out / "launch.log",
     )
+
+
+def _policy(values: dict[str, Value]) -> dict[str, Value]:
+    """Parameters of the policy node that say which policy, and how it is run."""
+    policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    if values["samples"] != "":
+        policy["samples"] = values["samples"]
+    return policy
 
 
 def _clock_remap(namespace: str) -> tuple[tuple[str, str], ...]:

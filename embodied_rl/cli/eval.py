@@ -44,6 +44,8 @@ class Arguments:
     """Base seed; every episode's own seed follows from it."""
     json: Path | None = None
     """Write the figures to this file."""
+    samples: int | None = None
+    """Candidates each plan is chosen from, by what was executed; default: the model's own."""
     workers: int = 2
     """Processes that run episodes; the figures do not depend on it."""
     ros: bool = False
@@ -69,7 +71,11 @@ def main(argv: list[str]) -> int:
     task = arguments.task or model_task(arguments.model) or "replace_object"
     if task not in TASKS:
         raise UsageError(f"unknown task '{task}'; valid: {', '.join(sorted(TASKS))}")
-    evaluation = Evaluation(arguments.model, task, arguments.episodes, arguments.seed)
+    if arguments.samples is not None and arguments.samples < 1:
+        raise UsageError(f"--samples: expected at least 1, saw {arguments.samples}")
+    evaluation = Evaluation(
+        arguments.model, task, arguments.episodes, arguments.seed, arguments.samples
+    )
     results = _run(evaluation, arguments)
     figures = summary(evaluation, results)
     figures["over"] = "ros" if arguments.ros else "in-process"
@@ -140,6 +146,8 @@ def _table(figures: dict[str, Any]) -> Table:
     table.add_row("mean control steps", f"{figures['steps']:.1f}")
     table.add_row("chunks touched by limits", str(figures["limited_chunks"]))
     table.add_row("seed", str(figures["seed"]))
+    if figures["samples"] is not None:
+        table.add_row("candidates a plan", str(figures["samples"]))
     if same := figures.get("against_in_process"):
         count = same["episodes"]
         table.add_row("outcome as in-process", f"{same['same_outcome']} of {count} episodes")
@@ -157,5 +165,6 @@ def _card_text(figures: dict[str, Any]) -> str:
         f"{figures['steps']:.1f} control steps an episode on average.\n\n"
         f"```\nembodied_rl eval {figures['model']} --task {figures['task']} "
         f"--episodes {figures['episodes']} --seed {figures['seed']}"
+        f"{'' if figures['samples'] is None else ' --samples ' + str(figures['samples'])}"
         f"{' --ros' if figures['over'] == 'ros' else ''}\n```"
     )

@@ -12,6 +12,9 @@ from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, fi
 class ControlLoop:
     """Samples in, one row a control tick to the policy, a chunk out every ``spec.execute`` ticks.
 
+    What the limits made of a chunk comes back through :meth:`executed`, so that a policy never
+    takes what it asked for as what it did.
+
     The caller decides when a tick is due: as soon as :meth:`owing` is empty, or when it has waited
     long enough. A row with a missing stream is shown to the policy as such, but never acted upon.
     """
@@ -23,6 +26,7 @@ class ControlLoop:
         self.episode: EpisodeInfo | None = None
         self.next_tick_ns = 0
         self._next_act_ns = 0
+        self._awaited_ns: int | None = None
         self.invalid_rows = 0
 
     def reset(self, episode: EpisodeInfo) -> None:
@@ -31,6 +35,7 @@ class ControlLoop:
         self.builder.reset(episode.start_ns)
         self.policy.reset(episode)
         self.next_tick_ns = self._next_act_ns = first_tick(episode.start_ns, self.period_ns)
+        self._awaited_ns = None
         self.invalid_rows = 0
 
     def add(self, key: str, sample: Sample) -> Arrival:
@@ -39,6 +44,28 @@ class ControlLoop:
         if arrival is Arrival.CLOCK_JUMP and self.episode is not None:
             self.reset(replace(self.episode, start_ns=sample.stamp_ns))
         return arrival
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether it is still unknown what became of the last chunk (see :meth:`executed`)."""
+        return self._awaited_ns is not None
+
+    def executed(self, chunk: ActionChunk) -> bool:
+        """Tell the policy which chunk is now in force, after the limits.
+
+        Returns:
+            False for a chunk that began before this episode; the policy does not hear of it.
+        """
+        if self.episode is None or chunk.stamp_ns + self.period_ns <= self.episode.start_ns:
+            return False
+        if self._awaited_ns is not None and chunk.stamp_ns >= self._awaited_ns:
+            self._awaited_ns = None
+        self.policy.executed(chunk)
+        return True
+
+    def give_up_waiting(self) -> None:
+        """The answer to the last chunk is lost; go on without it."""
+        self._awaited_ns = None
 
     def owing(self) -> list[str]:
         """The streams that the next tick still waits for."""
@@ -62,6 +89,7 @@ class ControlLoop:
         chunk = self.policy.act()
         check_chunk(chunk, self.policy.spec)
         self._next_act_ns = now_ns + self.policy.spec.execute * self.period_ns
+        self._awaited_ns = chunk.stamp_ns
         return observation, chunk
 
     def skip_to(self, tick_ns: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import yaml
@@ -104,11 +104,28 @@ class Policy(Protocol):
     def act(self) -> ActionChunk:
         """Plan from the memory; first target = next control tick. Called every ``execute``."""
 
+    def executed(self, chunk: ActionChunk) -> None:
+        """Told what became of a chunk: its targets after the limits, which are in force from
+        ``chunk.stamp_ns`` on in place of all earlier ones, and hold after the last one.
+
+        A chunk that the command gate made itself, to hold still, comes here too. In one process
+        and in lockstep this is called before the next :meth:`observe`; on a real clock as soon as
+        it is known, or never. A policy that does not look at its own past has nothing to do.
+        """
+
     def save_memory(self) -> bytes:
         """The memory as a blob that :meth:`load_memory` of the same model accepts."""
 
     def load_memory(self, blob: bytes) -> None:
         """Restore a memory. Raises UserError for the memory of another model."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A policy with figures of its own, shown in the diagnostics and in the episode report."""
+
+    def figures(self) -> dict[str, float]:
+        """Name -> newest value; read from another thread than the one that acts."""
 
 
 def episode_seed(seed: int, episode: int) -> int:

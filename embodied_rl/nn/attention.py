@@ -20,8 +20,15 @@ class KeysValues(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    def expand(self, batch: int) -> KeysValues:
+        """One memory (B = 1) seen by `batch` queries, without a copy."""
+        if self.keys.shape[0] == batch:
+            return self
+        return KeysValues(*(part.expand(batch, -1, -1, -1) for part in self))
+
     def with_first(self, first: KeysValues) -> KeysValues:
-        """This memory with the tokens of `first` put in front."""
+        """This memory with the tokens of `first` (of B samples or of 1) put in front."""
+        first = first.expand(self.keys.shape[0])
         return KeysValues(
             torch.cat([first.keys, self.keys], dim=2), torch.cat([first.values, self.values], dim=2)
         )
@@ -50,7 +57,9 @@ class Attention(nn.Module):
         return KeysValues(self._split(keys), self._split(values))
 
     def forward(self, x: Tensor, memory: KeysValues, mask: Tensor) -> Tensor:
-        """x (B, N, W), additive mask (N, M): 0 where allowed, -inf where not -> (B, N, W)."""
+        """x (B, N, W), memory of B or of 1, additive mask (N, M): 0 where allowed, -inf where not
+        -> (B, N, W)."""
+        memory = memory.expand(x.shape[0])
         drop = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(
             self._split(self.query(x)), memory.keys, memory.values, attn_mask=mask, dropout_p=drop

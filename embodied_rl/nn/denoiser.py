@@ -90,9 +90,14 @@ class ActionDenoiser(nn.Module):
         """Embeddings (B, F, E) -> keys and values a layer; one call serves all diffusion steps."""
         return self._project(self.frame_in(frames) + self.memory_position[1:])
 
-    def denoise(self, noisy: Tensor, step: Tensor, memory: list[KeysValues]) -> Tensor:
-        """noisy (B, T, A), step (B,), memory from `remember` -> prediction (B, T, A)."""
-        clock = self._project((sinusoidal(step, self.width) + self.memory_position[0])[:, None])
+    def clock(self, step: Tensor) -> list[KeysValues]:
+        """Steps (B,) -> keys and values a layer of the token that tells the diffusion step. They
+        depend on nothing else, so one call serves all control steps."""
+        return self._project((sinusoidal(step, self.width) + self.memory_position[0])[:, None])
+
+    def denoise(self, noisy: Tensor, clock: list[KeysValues], memory: list[KeysValues]) -> Tensor:
+        """noisy (B, T, A), the step from `clock`, the frames from `remember` -> prediction
+        (B, T, A). Clock and memory may both be of one sample, which all B then share."""
         x = self.action_in(noisy) + self.action_position
         for layer, time, seen in zip(self.layers, clock, memory, strict=True):
             x = layer(x, seen.with_first(time), self.self_mask, self.cross_mask)
@@ -100,4 +105,4 @@ class ActionDenoiser(nn.Module):
 
     def forward(self, noisy: Tensor, step: Tensor, frames: Tensor) -> Tensor:
         """noisy (B, T, A), step (B,), frames (B, F, E) -> prediction (B, T, A)."""
-        return self.denoise(noisy, step, self.remember(frames))
+        return self.denoise(noisy, self.clock(step), self.remember(frames))

@@ -2,7 +2,9 @@
 
 Streams of the embodiment come in; ``policy/chunk`` (a JointTrajectory over all action dimensions)
 and ``policy/heartbeat`` go out to the command gate. Callbacks only decode and store; a worker
-thread builds the rows, infers and publishes, so that inference never delays a message.
+thread builds the rows, infers and publishes, so that inference never delays a message. What the
+gate let through comes back on ``command/executed``: the policy is told what it did, not what it
+asked for. In ``lockstep`` a tick waits for that of the last chunk, in ``realtime`` nothing does.
 
 Heartbeat: stamp = last control tick dealt with, frame_id = stamp in ns of the last chunk. In
 ``lockstep`` it is sent once a tick, and the simulator's progress hangs on it; in ``realtime`` a
@@ -23,6 +25,7 @@ from pathlib import Path
 import yaml
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -31,15 +34,17 @@ from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.loop import ControlLoop
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, Reporting
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.lifecycle import transition
-from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
 from embodied_rl.policies.registry import load_policy
 
 GRACE_PERIODS = 0.5  # how long a tick waits for a stream that is late
+# A sample of a stream and when it came, or a chunk that the gate let through.
+Arrived = tuple[str, Sample, float] | ActionChunk
 
 
 class PolicyNode(LifecycleNode):
@@ -51,13 +56,16 @@ class PolicyNode(LifecycleNode):
         self._embodiment_path = parameter(self, "embodiment", "", "embodiment file of the robot")
         mode = parameter(self, "mode", "realtime", "clock mode", ("realtime", "lockstep"))
         self._lockstep = mode == "lockstep"
+        self._samples = optional_parameter(
+            self, "samples", Parameter.Type.INTEGER, "candidates a plan is chosen from"
+        )
         self._memory_path = Path(
             parameter(self, "memory_path", "policy_memory.safetensors", "file of ~/save_memory")
         )
         self._instruction = ""
         self._active = False
         self._loop: ControlLoop | None = None
-        self._inbox: queue.SimpleQueue[tuple[str, Sample, float] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Arrived | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # held while the loop or the policy is touched
         self._announced: EpisodeInfo | None = None
         self._clear_figures()
@@ -65,7 +73,7 @@ class PolicyNode(LifecycleNode):
 
     def _clear_figures(self) -> None:
         self.latency = diagnostics.Percentiles()
-        self._ticks = self._chunks = self._misses = self._skipped = 0
+        self._ticks = self._chunks = self._misses = self._skipped = self._unconfirmed = 0
         self._last_arrival_s = 0.0
         self._last_tick_ns = self._last_chunk_ns = 0
         self._error = ""
@@ -75,7 +83,16 @@ class PolicyNode(LifecycleNode):
     @transition
     def on_configure(self, state) -> None:
         self.embodiment = Embodiment.load(self._embodiment_path)
-        self._host(self._load(self._policy_name, self.embodiment, self._task or None))
+        # On a real clock late is worse than unverified; in lockstep a run must be repeatable.
+        budget_s = None if self._lockstep else self.embodiment.period_ns / 1e9
+        policy = self._load(
+            self._policy_name,
+            self.embodiment,
+            self._task or None,
+            samples=self._samples,
+            budget_s=budget_s,
+        )
+        self._host(policy)
 
     def _host(self, policy: Policy) -> None:
         """Subscribe to the policy's streams and start the worker."""
@@ -86,6 +103,9 @@ class PolicyNode(LifecycleNode):
         self._parts = [
             self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
             self.create_subscription(String, "instruction", self._on_instruction, qos.LATCHED),
+            self.create_subscription(
+                JointTrajectory, "command/executed", self._on_executed, qos.COMMANDS
+            ),
         ]
         self._service_handles = [
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
@@ -194,6 +214,12 @@ class PolicyNode(LifecycleNode):
     def _on_sample(self, key: str, sample: Sample, arrival_s: float) -> None:
         self._inbox.put((key, sample, arrival_s))
 
+    def _on_executed(self, message: JointTrajectory) -> None:
+        try:
+            self._inbox.put(messages.read_chunk(message, self.embodiment, "command/executed"))
+        except UserError as error:
+            self._fail(str(error))
+
     def _work(self) -> None:
         """Worker thread: samples into the loop, then every tick that is due."""
         while True:
@@ -217,11 +243,14 @@ class PolicyNode(LifecycleNode):
                     self._stop.set(1)
                     return
 
-    def _take(self, item: tuple[str, Sample, float]) -> None:
-        key, sample, arrival_s = item
+    def _take(self, item: Arrived) -> None:
         with self._lock:
             if not self._active or self._loop is None or self._loop.episode is None:
                 return
+            if isinstance(item, ActionChunk):
+                self._loop.executed(item)
+                return
+            key, sample, arrival_s = item
             self._last_arrival_s = arrival_s
             if self._loop.add(key, sample) is Arrival.CLOCK_JUMP:
                 self._fail(f"stream '{key}': the clock was set back; the memory begins anew")
@@ -243,11 +272,21 @@ class PolicyNode(LifecycleNode):
                     self._beat()
 
     def _is_due(self, loop: ControlLoop) -> bool:
-        """Every stream has delivered, or the tick has waited for the late ones long enough."""
-        if not loop.owing():
+        """All that the tick needs has come, or it has waited for the late ones long enough.
+
+        In lockstep that includes what became of the last chunk: the run must not depend on whether
+        that message is faster than the next observation.
+        """
+        awaiting = self._lockstep and loop.awaiting
+        if not loop.owing() and not awaiting:
             return True
         grace_ns = int(GRACE_PERIODS * self.embodiment.period_ns)
-        return messages.now_ns(self) >= loop.next_tick_ns + grace_ns
+        if messages.now_ns(self) < loop.next_tick_ns + grace_ns:
+            return False
+        if awaiting:
+            self._unconfirmed += 1
+            loop.give_up_waiting()
+        return True
 
     def _newest_tick(self, loop: ControlLoop) -> int:
         """The newest tick that can be acted upon; older ones came too late."""
@@ -336,11 +375,13 @@ class PolicyNode(LifecycleNode):
             **self.latency.figures("latency"),
             "deadline_misses": self._misses,
             "skipped_ticks": self._skipped,
+            "unconfirmed_chunks": self._unconfirmed,
             "invalid_rows": loop.invalid_rows,
             "late_samples": arrivals[Arrival.LATE],
             "disordered_samples": arrivals[Arrival.DISORDERED],
             "duplicate_samples": arrivals[Arrival.DUPLICATE],
             **self._input.figures(),
+            **(loop.policy.figures() if isinstance(loop.policy, Reporting) else {}),
         }
 
     def _status(self) -> diagnostics.Status:

@@ -12,6 +12,7 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from embodied_rl.core.errors import UserError
@@ -82,6 +83,12 @@ def spin_until(node: Node, stop: Stop) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown()
+
+
+def optional_parameter(node: Node, name: str, kind: Parameter.Type, description: str):
+    """Declare a read-only parameter without a default; its value, or None if it is not set."""
+    descriptor = ParameterDescriptor(description=description, read_only=True)
+    return node.declare_parameter(name, kind, descriptor).value
 
 
 def parameter(

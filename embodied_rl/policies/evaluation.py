@@ -22,12 +22,14 @@ from embodied_rl.training.statistics import wilson_interval
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate: `episodes` episodes, their seeds counted from `seed`."""
+    """What to evaluate: `episodes` episodes, their seeds counted from `seed`; `samples` candidates
+    a plan in place of the model's own number."""
 
     model: str
     task: str
     episodes: int
     seed: int
+    samples: int | None = None
 
 
 @dataclass
@@ -43,7 +45,9 @@ class _Bench:
         task = choose("task", evaluation.task, TASKS)
         world = TASKS[task]().world
         simulator = make_simulator(world, task)
-        policy = load_policy(evaluation.model, simulator.embodiment, task)
+        policy = load_policy(
+            evaluation.model, simulator.embodiment, task, samples=evaluation.samples
+        )
         missing = sorted(set(policy.spec.streams) - set(simulator.streams))
         if missing:
             simulator.close()
@@ -123,6 +127,7 @@ def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[st
         "task": evaluation.task,
         "episodes": len(results),
         "seed": evaluation.seed,
+        "samples": evaluation.samples,
         "successes": successes,
         "success": successes / len(results),
         "low": low,

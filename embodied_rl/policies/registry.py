@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from embodied_rl.core.checkpoint import CONFIG
 from embodied_rl.core.embodiment import Embodiment
@@ -18,14 +19,14 @@ EXPERT = "expert"
 PACKAGE = "embodied_rl"
 
 
-def _load_ptp(folder: Path, embodiment: Embodiment) -> Policy:
+def _load_ptp(folder: Path, embodiment: Embodiment, **options: Any) -> Policy:
     from embodied_rl.policies.ptp.runtime import load_ptp
 
-    return load_ptp(folder, embodiment)
+    return load_ptp(folder, embodiment, **options)
 
 
 # "policy" key of a checkpoint's config -> its loader; each imports its own package when asked for
-LOADERS: dict[str, Callable[[Path, Embodiment], Policy]] = {"ptp": _load_ptp}
+LOADERS: dict[str, Callable[..., Policy]] = {"ptp": _load_ptp}
 
 
 def models_folders() -> list[Path]:
@@ -75,17 +76,30 @@ def model_task(name: str) -> str | None:
     return task if isinstance(task, str) else None
 
 
-def load_policy(name: str, embodiment: Embodiment, task: str | None = None) -> Policy:
+def load_policy(
+    name: str,
+    embodiment: Embodiment,
+    task: str | None = None,
+    *,
+    samples: int | None = None,
+    budget_s: float | None = None,
+) -> Policy:
     """A policy ready for `reset`.
 
     Args:
         name: 'expert', a checkpoint folder, or the name of a shipped model.
         task: for the expert, whose plans differ by task; a checkpoint may be tried on any.
+        samples: candidates that each plan is chosen from; None takes the model's own number.
+        budget_s: time after which a policy with several candidates makes do with fewer; None
+            leaves them all, which a run that must be repeatable needs.
 
     Raises:
-        UserError: unknown name, or a checkpoint that does not fit the embodiment.
+        UserError: unknown name, a checkpoint that does not fit the embodiment, or `samples` that
+            the policy cannot draw.
     """
     if name == EXPERT:
+        if samples not in (None, 1):
+            raise UserError(f"samples: expected 1 for the expert, which plans once, saw {samples}")
         from embodied_rl.sim.tasks.expert import EXPERTS, make_expert
 
         if task is None:
@@ -96,4 +110,4 @@ def load_policy(name: str, embodiment: Embodiment, task: str | None = None) -> P
     if policy not in LOADERS:
         known = ", ".join(sorted(LOADERS))
         raise UserError(f"{folder / CONFIG}: policy: expected one of {known}, saw {policy!r}")
-    return LOADERS[policy](folder, embodiment)
+    return LOADERS[policy](folder, embodiment, samples=samples, budget_s=budget_s)

@@ -71,6 +71,7 @@ def rollout(
                 chunk, report = limiter.limit(chunk)
                 limited += report.touched
                 follower.follow(chunk)
+                loop.executed(chunk)
             if keep_observations:
                 observations.append(observation)
             commands.append(limiter.target(observation.stamp_ns + loop.period_ns))

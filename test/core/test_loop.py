@@ -20,17 +20,20 @@ class Probe:
     def __init__(self, execute: int = 2):
         self.spec = spec({"arm": (2,), "thing": (3,)}, execute=execute)
         self.episodes: list[EpisodeInfo] = []
-        self.rows, self.values = [], np.zeros((4, 3))
+        self.rows, self.in_force, self.values = [], [], np.zeros((4, 3))
 
     def reset(self, episode):
         self.episodes.append(episode)
-        self.rows = []
+        self.rows, self.in_force = [], []
 
     def observe(self, observation):
         self.rows.append(observation)
 
     def act(self):
         return ActionChunk(self.rows[-1].stamp_ns, PERIOD_NS, self.values + len(self.rows))
+
+    def executed(self, chunk):
+        self.in_force.append(chunk)
 
     def save_memory(self):
         return b""
@@ -201,3 +204,29 @@ def test_a_stream_that_the_robot_lacks_is_named():
     probe.spec = spec({"arm": (2,), "leg": (2,)})
     with pytest.raises(UserError, match="no stream 'leg'"):
         ControlLoop(probe, BODY)
+
+
+def test_the_policy_hears_what_became_of_its_chunk():
+    loop, probe = begun(start_ns=100 * MS)
+    assert not loop.awaiting
+    feed(loop, 100 * MS, 200 * MS)
+    _, chunk = loop.tick()
+    assert loop.awaiting and not probe.in_force
+    limited = ActionChunk(chunk.stamp_ns, PERIOD_NS, chunk.values * 0.5)
+    assert loop.executed(limited) and not loop.awaiting
+    assert probe.in_force == [limited]
+    loop.tick()
+    assert not loop.awaiting, "no chunk, nothing to wait for"
+
+
+def test_a_chunk_of_the_last_episode_is_not_told_and_a_hold_before_this_one_is_no_answer():
+    loop, probe = begun(start_ns=300 * MS)
+    old = ActionChunk(200 * MS, PERIOD_NS, np.zeros((1, 3)))
+    assert not loop.executed(old) and not probe.in_force
+    feed(loop, 300 * MS, 400 * MS)
+    loop.tick()
+    assert not loop.executed(old) and loop.awaiting
+    loop.give_up_waiting()
+    assert not loop.awaiting
+    loop.reset(episode(500 * MS))
+    assert not loop.awaiting

@@ -44,10 +44,12 @@ class Witness:
         )
         self._history = History(HISTORY, STRIDE)
         self.windows: dict[int, Window] = {}
+        self.in_force: list[tuple[int, np.ndarray, int]] = []
 
     def reset(self, episode) -> None:
         self._history.clear()
         self.windows.clear()
+        self.in_force.clear()
         self._expert.reset(episode)
 
     def observe(self, observation: Observation) -> None:
@@ -57,6 +59,10 @@ class Witness:
 
     def act(self):
         return self._expert.act()
+
+    def executed(self, chunk) -> None:
+        self.in_force.append((chunk.stamp_ns, chunk.values, len(self.windows)))
+        self._expert.executed(chunk)
 
     def save_memory(self) -> bytes:
         return self._expert.save_memory()
@@ -80,7 +86,7 @@ def recorded(request, domain, processes, probe, tmp_path):
     rclpy.init(args=arguments, domain_id=domain)
     witnesses: list[Witness] = []
 
-    def load(name, embodiment, task):
+    def load(name, embodiment, task, **_):
         witnesses.append(Witness("expert", embodiment, TASK))
         return witnesses[0]
 
@@ -132,14 +138,29 @@ def test_windows_from_the_bag_equal_the_live_ones(recorded):
         compared += 1
     assert compared >= len(episode) - 1 >= 40
     if mode == "lockstep":
-        _check_against_in_process(episode)
+        _check_against_in_process(episode, witness)
+    _check_executed(episode, witness)
 
 
-def _check_against_in_process(episode) -> None:
+def _check_executed(episode, witness) -> None:
+    """What the policy heard of its own commands is what the bag holds as actions."""
+    told = {stamp: values for stamp, values, _ in witness.in_force}
+    rows = dict(zip(episode.stamps_ns.tolist(), episode.actions, strict=True))
+    both = told.keys() & rows.keys()
+    assert len(both) >= 40
+    for stamp in both:
+        np.testing.assert_array_equal(told[stamp][0], rows[stamp])
+
+
+def _check_against_in_process(episode, witness) -> None:
     """The same seed in one process gives the same commands, step for step."""
-    simulator = make_simulator("tabletop", TASK)
-    expert = load_policy("expert", simulator.embodiment, TASK)
-    result = rollout(simulator, expert, 0, episode_seed(3, 0))
+    simulator = make_simulator("tabletop", TASK, cameras=["camera_fixed"])
+    twin = Witness("expert", simulator.embodiment, TASK)
+    result = rollout(simulator, twin, 0, episode_seed(3, 0))
     simulator.close()
+    shift_ns = witness.in_force[0][0] - twin.in_force[0][0]  # the graph began later
+    for live, alone in zip(witness.in_force, twin.in_force, strict=False):
+        assert live[0] - alone[0] == shift_ns and live[2] == alone[2], "told at another tick"
+        np.testing.assert_array_equal(live[1], alone[1])
     assert result.outcome == episode.outcome
     np.testing.assert_array_equal(episode.actions[: result.ticks], result.commands)

@@ -23,7 +23,7 @@ def sim(request):
 
 def test_every_task_has_an_expert():
     assert set(EXPERTS) == set(TASKS)
-    with pytest.raises(UserError, match="valid: pick_place, replace_object"):
+    with pytest.raises(UserError, match="valid: count_pushes, pick_place, replace_object, return_home"):
         make_expert("juggle", world_embodiment("tabletop"))
 
 
@@ -80,6 +80,9 @@ def test_memory_moves_to_another_instance():
 
         def act(self):
             return self.expert.act()
+
+        def executed(self, chunk):
+            self.expert.executed(chunk)
 
     np.testing.assert_array_equal(rollout(sim, Relay(), 0, 11).commands, whole.commands)
 

@@ -40,6 +40,7 @@ class PtpConfig:
         prediction: "sample" (the clean actions) or "epsilon" (the noise).
         min_range: a stream or action dimension moving less than this counts as constant (its own
             unit).
+        samples: candidates that one `act` chooses from; a run may choose another number.
     """
 
     streams: tuple[str, ...]
@@ -57,9 +58,10 @@ class PtpConfig:
     sampling_steps: int = 10
     prediction: str = "sample"
     min_range: float = 1e-3
+    samples: int = 1
 
     def __post_init__(self) -> None:
-        positive = ("history", "stride", "chunk", "execute", "width", "layers", "heads")
+        positive = ("history", "stride", "chunk", "execute", "width", "layers", "heads", "samples")
         for key in (*positive, "diffusion_steps", "sampling_steps", "min_range"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: expected more than 0, saw {getattr(self, key)}")
@@ -70,6 +72,9 @@ class PtpConfig:
         if not -1 <= self.supervised_past <= self.past:
             expected = f"-1 to {self.past} (the past tokens in the sequence)"
             raise ValueError(f"supervised_past: expected {expected}, saw {self.supervised_past}")
+        if self.samples > 1 and self.first_supervised == self.past:
+            expected = "1, the model having no past tokens with a loss to judge candidates by"
+            raise ValueError(f"samples: expected {expected}, saw {self.samples}")
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width: expected a multiple of 2 * heads = {2 * self.heads}, saw {self.width}"

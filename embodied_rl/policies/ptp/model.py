@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.denoiser import ActionDenoiser
 from embodied_rl.nn.diffusion import Diffusion
 from embodied_rl.nn.encoders import FrameEncoder, VectorEncoder
@@ -65,8 +66,27 @@ class PtpModel(nn.Module):
         errors = (predicted - target)[:, first:].square().mean(dim=-1)
         return (errors * weight).sum() / weight.sum().clamp(min=1.0)
 
-    def sample(self, embeddings: Tensor, noise: Tensor) -> Tensor:
-        """Embeddings (B, F, E), noise (B, T, A) -> action tokens (B, T, A) in the data's units."""
+    def clocks(self) -> dict[int, list[KeysValues]]:
+        """What `sample` needs to know of the diffusion steps; the same until the weights change."""
+        return {t: self.denoiser.clock(torch.tensor([t])) for t in self.diffusion.timesteps}
+
+    def sample(
+        self,
+        embeddings: Tensor,
+        noise: Tensor,
+        clocks: Mapping[int, list[KeysValues]] | None = None,
+    ) -> Tensor:
+        """Action tokens (B, T, A) in the data's units.
+
+        Args:
+            embeddings: (B, F, E), or (1, F, E) for B candidates from the same frames.
+            noise: (B, T, A).
+            clocks: from `clocks`, to save making them anew.
+        """
         memory = self.denoiser.remember(embeddings)
-        tokens = self.diffusion.sample(noise, lambda x, t: self.denoiser.denoise(x, t, memory))
-        return self.actions.inverse(tokens)
+        known = self.clocks() if clocks is None else clocks
+
+        def predict(noisy: Tensor, step: Tensor) -> Tensor:
+            return self.denoiser.denoise(noisy, known[int(step[0])], memory)
+
+        return self.actions.inverse(self.diffusion.sample(noise, predict))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import torch
 from embodied_rl.core.checkpoint import load_checkpoint, pack_memory, unpack_memory
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec, episode_seed
 from embodied_rl.core.schema import Section
 from embodied_rl.core.window import History, Observation
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig
 from embodied_rl.policies.ptp.model import PtpModel
 from embodied_rl.policies.ptp.rows import RowCarrier
+from embodied_rl.policies.ptp.verification import ExecutedActions, disagreement
 from embodied_rl.training.config import read_dataclass
 
 FRAME = "frame"  # the one key of the embedded rows in the ring
@@ -28,12 +31,42 @@ class PtpPolicy:
     """Deterministic given the episode's seed: noise comes from a generator of its own, on one
     thread.
 
-    Its memory is the ring of frame embeddings, the last valid value of each stream, and the state
-    of the noise generator; it reaches back `(history - 1) * stride` control ticks.
+    With `samples` > 1 an `act` draws that many candidates and takes the one whose past tokens are
+    nearest to the commands that were carried out; before there are any it draws one. The first
+    candidate has the noise that a single one would have had.
+
+    Its memory is the ring of frame embeddings, the last valid value of each stream, the commands
+    carried out, and the state of the noise generators; it reaches back `(history - 1) * stride`
+    control ticks.
     """
 
-    def __init__(self, model: PtpModel, embodiment: Embodiment, *, name: str) -> None:
+    def __init__(
+        self,
+        model: PtpModel,
+        embodiment: Embodiment,
+        *,
+        name: str,
+        samples: int | None = None,
+        budget_s: float | None = None,
+    ) -> None:
+        """
+        Args:
+            samples: candidates an `act`; None takes the model's own number.
+            budget_s: an `act` with more than one candidate that takes longer halves their number
+                for the rest of the episode. None never does: the run then does not depend on how
+                fast the machine is.
+
+        Raises:
+            UserError: `samples` is below 1, or above 1 for a model that does not learn its past.
+        """
+        if samples is not None:
+            try:
+                replace(model.config, samples=samples)
+            except ValueError as error:
+                raise UserError(f"model {name}: {error}") from error
         config = model.config
+        self.samples = config.samples if samples is None else samples
+        self.budget_s = budget_s
         self.model = model.eval().requires_grad_(False)
         self.period_ns = embodiment.period_ns
         self.spec = PolicySpec(
@@ -51,13 +84,21 @@ class PtpPolicy:
         self._owner = f"{name}/{fingerprint(model)}"
         # Matrices this small are no faster on more threads, and sums would depend on their number.
         torch.set_num_threads(1)
+        with torch.inference_mode():
+            self._clocks = model.clocks()
         self._forget(seed=0)
 
     def _forget(self, seed: int) -> None:
         self._carrier = RowCarrier(self.model.config.streams)
         self._ring = History(self.model.config.history, self.model.config.stride)
+        # Two generators: the first candidate's noise does not depend on how many others there are.
         self._noise = torch.Generator().manual_seed(seed)
+        self._more_noise = torch.Generator().manual_seed(episode_seed(seed, 1))
+        self._executed = ExecutedActions(self.model.config.reach * self.period_ns)
         self._stamp_ns: int | None = None
+        self._affordable = self.samples
+        self._verify_score = float("nan")
+        self._verified = 0
 
     @property
     def carried(self) -> Counter[str]:
@@ -85,9 +126,7 @@ class PtpPolicy:
         row = self._carrier.push(observation.values, observation.valid)
         if row is None:
             return  # nothing complete to remember yet: for the policy the episode has not begun
-        frames = {
-            k: torch.from_numpy(np.asarray(v, np.float32)[None, None]) for k, v in row.items()
-        }
+        frames = {k: torch.from_numpy(_numbers(v)[None, None]) for k, v in row.items()}
         with torch.inference_mode():
             embedding = self.model.encoder(frames)[0, 0].numpy()
         valid = not self._carrier.missing
@@ -105,13 +144,67 @@ class PtpPolicy:
                 f"policy {self.spec.name}: expected all of {list(self.spec.streams)} in the "
                 f"newest row, {missing} missing at {self._stamp_ns} ns"
             )
-        config = self.model.config
-        frames = torch.from_numpy(self._ring.window().values[FRAME])[None]
-        noise = torch.randn(1, config.tokens, self.model.action_dim, generator=self._noise)
+        begin_s = time.perf_counter()
+        window = self._ring.window()
+        done, known = self._done(self._stamp_ns, window.inside)
+        count = self._affordable if known.any() else 1
+        frames = torch.from_numpy(window.values[FRAME])[None]
         with torch.inference_mode():
-            tokens = self.model.sample(frames, noise)[0]
-        values = tokens[config.past :].numpy().astype(np.float64)
+            tokens = self.model.sample(frames, self._draw(count), self._clocks)
+            best = self._verify(tokens, done, known)
+        if self.budget_s is not None and time.perf_counter() - begin_s > self.budget_s:
+            self._affordable = max(1, count // 2)
+        values = tokens[best, self.model.config.past :].numpy().astype(np.float64)
         return ActionChunk(self._stamp_ns, self.period_ns, values)
+
+    def _draw(self, count: int) -> torch.Tensor:
+        """Noise (count, T, A) of the candidates."""
+        shape = (self.model.config.tokens, self.model.action_dim)
+        first = torch.randn(1, *shape, generator=self._noise)
+        if count == 1:
+            return first
+        return torch.cat([first, torch.randn(count - 1, *shape, generator=self._more_noise)])
+
+    def _done(self, stamp_ns: int, inside: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Commands carried out at the ticks of the past tokens (P, A), and where one is known (P,).
+
+        Tokens without a loss and frames that repeat the episode's first one do not count.
+        """
+        config = self.model.config
+        back = config.stride * self.period_ns * np.arange(config.past, 0, -1)
+        values, known = self._executed.at(stamp_ns - back, self.model.action_dim)
+        known &= inside[: config.past] & (np.arange(config.past) >= config.first_supervised)
+        return torch.from_numpy(values.astype(np.float32)), torch.from_numpy(known)
+
+    def _verify(self, tokens: torch.Tensor, done: torch.Tensor, known: torch.Tensor) -> int:
+        """Index of the candidate (N, T, A) that agrees best with what was done."""
+        self._verified = int(known.sum())
+        if not self._verified:
+            self._verify_score = float("nan")
+            return 0
+        limits = self.model.actions
+        scores = disagreement(limits(tokens[:, : len(done)]), limits(done), known)
+        best = int(scores.argmin())
+        self._verify_score = float(scores[best])
+        return best
+
+    def executed(self, chunk: ActionChunk) -> None:
+        """Remember what was carried out; candidates are compared with it."""
+        self._executed.follow(chunk)
+
+    @property
+    def verify_score(self) -> float:
+        """Mean squared error of the newest chunk's past tokens, in normalised units; NaN when there
+        was nothing to compare them with. High values mean a situation unlike the training data."""
+        return self._verify_score
+
+    def figures(self) -> dict[str, float]:
+        """The newest `verify_score`, the past ticks it rests on, and the candidates of an `act`."""
+        return {
+            "verify_score": self._verify_score,
+            "verify_ticks": self._verified,
+            "samples": self._affordable,
+        }
 
     def save_memory(self) -> bytes:
         rows = self._ring.rows
@@ -120,9 +213,12 @@ class PtpPolicy:
             "missing": list(self._carrier.missing),
             "carried": dict(self._carrier.carried),
             "rows": [[row.stamp_ns, row.valid[FRAME]] for row in rows],
+            "chunks": [chunk.stamp_ns for chunk in self._executed.chunks],
         }
         arrays = {f"last/{k}": v for k, v in self._carrier.last.items()}
         arrays |= {"noise": self._noise.get_state().numpy()}
+        arrays |= {"more_noise": self._more_noise.get_state().numpy()}
+        arrays |= {f"chunk/{i}": c.values for i, c in enumerate(self._executed.chunks)}
         if rows:
             arrays["ring"] = np.stack([row.values[FRAME] for row in rows])
         return pack_memory(self._owner, fields, arrays)
@@ -138,21 +234,37 @@ class PtpPolicy:
             if f"last/{key}" in arrays:
                 self._carrier.last[key] = arrays[f"last/{key}"]
         self._noise.set_state(torch.from_numpy(arrays["noise"].copy()))
+        self._more_noise.set_state(torch.from_numpy(arrays["more_noise"].copy()))
+        for i, stamp_ns in enumerate(fields["chunks"]):
+            self._executed.follow(ActionChunk(stamp_ns, self.period_ns, arrays[f"chunk/{i}"]))
         for i, (stamp_ns, valid) in enumerate(fields["rows"]):
             self._ring.push(Observation(stamp_ns, {FRAME: arrays["ring"][i]}, {FRAME: valid}))
 
 
+def _numbers(value: np.ndarray) -> np.ndarray:
+    """A stream's value as the encoders take it: images as bytes, everything else as float32."""
+    array = np.asarray(value)
+    return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
 def fingerprint(model: PtpModel) -> str:
     """16 hex digits of configuration and weights: two models that differ cannot share a memory."""
-    digest = hashlib.sha256(repr(model.config).encode())
+    # How many candidates are drawn changes neither the network nor what the memory holds.
+    digest = hashlib.sha256(repr(replace(model.config, samples=1)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def load_ptp(folder: Path, embodiment: Embodiment) -> PtpPolicy:
-    """A policy from a checkpoint folder.
+def load_ptp(
+    folder: Path,
+    embodiment: Embodiment,
+    *,
+    samples: int | None = None,
+    budget_s: float | None = None,
+) -> PtpPolicy:
+    """A policy from a checkpoint folder; `samples` and `budget_s` as for `PtpPolicy`.
 
     Raises:
         UserError: damaged, or made for another embodiment or other stream shapes (both are named).
@@ -170,7 +282,7 @@ def load_ptp(folder: Path, embodiment: Embodiment) -> PtpPolicy:
     shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
     model = PtpModel(config, shapes, embodiment.action_dim)
     _load_weights(model, arrays, folder / "weights.safetensors")
-    return PtpPolicy(model, embodiment, name=root.text("name"))
+    return PtpPolicy(model, embodiment, name=root.text("name"), samples=samples, budget_s=budget_s)
 
 
 def check_embodiment(root: Section, config: PtpConfig, embodiment: Embodiment) -> None:

@@ -188,6 +188,10 @@ class WaypointExpert:
             targets.append(self._advance(ahead, scene))
         return ActionChunk(self._scene.stamp_ns, period_ns, np.array(targets))
 
+    def executed(self, chunk: ActionChunk) -> None:
+        """Nothing to do: the plan looks at where the robot is, not at where it was sent."""
+        del chunk
+
     def save_memory(self) -> bytes:
         content = {"policy": self.spec.name, "memory": asdict(self._memory)}
         return json.dumps(content).encode()

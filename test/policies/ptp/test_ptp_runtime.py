@@ -17,13 +17,13 @@ from embodied_rl.policies.ptp.runtime import PtpPolicy
 SHAPES = {"place": (2,), "thing": (3,)}
 
 
-def make_policy(config, embodiment, recordings, seed=0):
+def make_policy(config, embodiment, recordings, seed=0, **options):
     torch.manual_seed(seed)
     model = PtpModel(config, SHAPES, 2)
     PtpWindows(recordings, config).fit_limits(model)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    return PtpPolicy(model, embodiment, name="slide_ptp")
+    return PtpPolicy(model, embodiment, name="slide_ptp", **options)
 
 
 def with_gap(rows=30):
