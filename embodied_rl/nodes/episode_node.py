@@ -16,9 +16,11 @@ from pathlib import Path
 import yaml
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rich.console import Console
+from rich import box
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -52,16 +54,16 @@ class Row:
         return max(self.report.get("ticks", 0) - 1, 0) * self.report.get("period_s", 0.0)
 
     def rates(self) -> list[str]:
-        """Delivered rate of each stream: as recorded if it was, else as the policy saw it."""
+        """Delivered Hz and name of each stream: as recorded, else as the policy saw it."""
         if self.bag and self.simulated_s:
             return [
-                f"{topic} {(count - 1) / self.simulated_s:.1f}"
+                f"{(count - 1) / self.simulated_s:.1f} {topic}"
                 for topic, count in sorted(self.bag["counts"].items())
                 if topic in self.bag["streams"]
             ]
         ends = ".rate_hz"
         return [
-            f"{key[: -len(ends)]} {value:.1f}"
+            f"{value:.1f} {key[: -len(ends)]}"
             for key, value in self.report.items()
             if key.endswith(ends)
         ]
@@ -191,17 +193,22 @@ class EpisodeNode(Node):
     # Showing
 
     def _table(self) -> Table:
-        table = Table(title="episodes", title_justify="left")
-        for name in ("episode", "success", "steps", "real-time"):
-            table.add_column(name, justify="right")
-        table.add_column("delivered, Hz", no_wrap=True)
-        table.add_column("latency", justify="right", no_wrap=True)
-        table.add_column("deadline misses", justify="right")
+        table = Table(
+            title="episodes", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
+        )
+        # Only names and reasons give way to a narrow terminal; a figure is never cut.
+        table.add_column("episode", justify="right", no_wrap=True)
+        table.add_column("success", max_width=16)
+        for name in ("steps", "real-\ntime"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("delivered, Hz")
+        table.add_column("latency\nms", justify="right", no_wrap=True)
+        table.add_column("deadline\nmisses", justify="right", no_wrap=True)
         for row in self._rows[-10:]:
             table.add_row(*self._cells(row))
         return table
 
-    def _cells(self, row: Row) -> list[str]:
+    def _cells(self, row: Row) -> list[RenderableType]:
         if row.outcome is None:
             return [str(row.info.episode), "...", "", f"{row.wall_s:.1f} s", "", "", ""]
         report = row.report
@@ -213,8 +220,8 @@ class EpisodeNode(Node):
             f"[{colour}]{verdict}[/]",
             str(report["ticks"] - 1),
             f"x{row.simulated_s / max(row.wall_s, 1e-9):.1f}",
-            "\n".join(row.rates()),
-            f"p50 {p50:.1f} ms\np95 {p95:.1f} ms" if p50 is not None else "",
+            Text("\n".join(row.rates()), no_wrap=True, overflow="ellipsis"),
+            f"p50 {p50:.1f}\np95 {p95:.1f}" if p50 is not None else "",
             str(report["deadline_misses"]),
         ]
 
@@ -238,7 +245,8 @@ class EpisodeNode(Node):
         with atomic_write(self._out / "episodes.json") as temporary:
             temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
         successes = sum(result["success"] for result in results)
-        lines = [f"{successes} of {len(results)} episodes succeeded; {self._out}/episodes.json"]
+        counted = f"{successes} of {len(results)} episodes succeeded"
+        lines = [f"{counted if results else 'no episode was finished'}; {self._out}/episodes.json"]
         bags = [row.bag["path"] for row in done if row.bag]
         if bags:
             lines.append(f"bags: {Path(bags[0]).parent}")
