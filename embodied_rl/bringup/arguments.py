@@ -13,6 +13,7 @@ from embodied_rl.core.errors import UserError
 Value = str | int | float | bool
 
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+LARGEST = 2**63 - 1  # of the whole numbers that a ROS parameter holds
 _NAMESPACE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 
 
@@ -69,6 +70,8 @@ class Argument:
         except ValueError:
             number = float("nan")
         bound = "" if self.minimum is None else f" of at least {self.minimum:g}"
+        if abs(number) > LARGEST:  # the middleware would take it for a number of another type
+            raise self._wrong(f"a number up to {LARGEST}", text)
         if number != number or (self.minimum is not None and number < self.minimum):
             raise self._wrong(
                 f"{'a whole number' if self.kind == 'int' else 'a number'}{bound}", text

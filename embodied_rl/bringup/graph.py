@@ -21,6 +21,7 @@ from pathlib import Path
 
 from embodied_rl.bringup.arguments import Argument, Value, parse, suggestion
 from embodied_rl.bringup.environment import defaults, models, share_file
+from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 
 # World -> embodiment file and tasks; a test holds this table against the simulator's own registry,
@@ -137,7 +138,7 @@ SIM_ARGUMENTS = (
 )
 ROBOT_ARGUMENTS = (
     _EMBODIMENT,
-    _POLICY,
+    Argument("policy", None, "a model of models/, or a checkpoint folder"),
     _SAMPLES,
     Argument("task", "", "name of the task, told to the policy"),
     _INSTRUCTION,
@@ -161,7 +162,7 @@ RECORD_ARGUMENTS = (
 def _sim(values: dict[str, Value]) -> Graph:
     out = _out_folder(values)
     embodiment = str(values["embodiment"] or share_file(WORLD_EMBODIMENT[str(values["world"])]))
-    _check_file(embodiment, "embodiment")
+    _check_embodiment(embodiment)
     mode, record, episodes = values["mode"], values["record"], values["episodes"]
     timed: dict[str, Value] = {"use_sim_time": True}
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
@@ -212,7 +213,7 @@ def _sim(values: dict[str, Value]) -> Graph:
 
 def _robot(values: dict[str, Value]) -> Graph:
     out, embodiment = _out_folder(values), str(values["embodiment"])
-    _check_file(embodiment, "embodiment")
+    _check_embodiment(embodiment)
     if values["instruction"] and not values["record"]:
         raise UserError(
             "instruction:=... is written by the recorder: add record:=true, "
@@ -248,7 +249,7 @@ def _robot(values: dict[str, Value]) -> Graph:
 
 def _record(values: dict[str, Value]) -> Graph:
     out, embodiment = _out_folder(values), str(values["embodiment"])
-    _check_file(embodiment, "embodiment")
+    _check_embodiment(embodiment)
     timed: dict[str, Value] = {"use_sim_time": bool(values["use_sim_time"])}
     gates = [_clock_gate(())] if values["use_sim_time"] else []
     recorder = _recorder(embodiment, out, str(values["instruction"]), 1, timed, ())
@@ -307,9 +308,11 @@ def _out_folder(values: dict[str, Value]) -> Path:
     return Path(str(values["out"]).replace("<timestamp>", datetime.now().strftime("%Y%m%d-%H%M%S")))
 
 
-def _check_file(path: str, argument: str) -> None:
+def _check_embodiment(path: str) -> None:
+    """A file with a mistake is refused here, not by the first of several nodes."""
     if not Path(path).is_file():
-        raise UserError(f"{argument}:={path}: no such file")
+        raise UserError(f"embodiment:={path}: no such file")
+    Embodiment.load(path)
 
 
 def find_policy(text: str) -> str:

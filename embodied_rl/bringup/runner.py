@@ -21,6 +21,7 @@ from typing import TextIO
 from embodied_rl.bringup.environment import child_environment
 from embodied_rl.bringup.graph import Graph, NodeSpec, Role, Value
 from embodied_rl.bringup.process import Child, describe_exit
+from embodied_rl.core.errors import UserError
 
 _COLOURS = ("36", "33", "35", "32", "34", "96", "93", "95")
 _TROUBLE = ("[WARN]", "[ERROR]", "[FATAL]", "Traceback", "Error:", "error:")
@@ -103,7 +104,7 @@ class Runner:
             0 when it ended in order; 1 when a required node died, a gate failed or a node had to
             be killed.
         """
-        with self._signals(), self._logging():
+        with self._logging(), self._signals():
             try:
                 self._start_stages()
                 while not self._over():
@@ -269,7 +270,14 @@ class Runner:
         if path is None:
             yield
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"{path.parent}: expected a folder to write in, saw: {error.strerror}; "
+                "give another one with out:=..."
+            ) from None
+        with file:
             self._log_file = file
             yield

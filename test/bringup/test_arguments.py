@@ -47,6 +47,8 @@ def test_defaults_and_types():
         ),
         ("seed:=1.5", "seed:=1.5: expected a whole number of at least 0"),
         ("seed:=-1", "seed:=-1: expected a whole number of at least 0"),
+        ("seed:=9223372036854775808", "expected a number up to 9223372036854775807"),
+        ("rate:=inf", "rate:=inf: expected a number up to"),
         ("rate:=nan", "rate:=nan: expected a number"),
         ("record:=maybe", "record:=maybe: expected true or false"),
         ("cameras:=front", "cameras:=front: expected some of fixed, wrist, or none"),

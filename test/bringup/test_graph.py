@@ -123,8 +123,17 @@ def test_mistakes_are_named(name, given, said):
     assert said in str(caught.value)
 
 
+def test_a_mistake_in_the_embodiment_file_is_named_before_anything_starts(tmp_path, robot_file):
+    path = tmp_path / "arm.yaml"
+    path.write_text(Path(robot_file).read_text().replace("rate_hz: 50", "rate_hz: fast", 1))
+    with pytest.raises(UserError, match=r"arm\.yaml: streams\.arm_position\.rate_hz: expected"):
+        build("record", {"embodiment": str(path)})
+
+
 def test_a_robot_has_no_expert_and_no_silent_instruction(robot_file, checkpoint):
     with pytest.raises(UserError, match="simulator only"):
+        build("robot", {"embodiment": robot_file, "policy": "expert"})
+    with pytest.raises(UserError, match="graph 'robot' needs policy:="):
         build("robot", {"embodiment": robot_file})
     with pytest.raises(UserError, match="record:=true"):
         build("robot", {"embodiment": robot_file, "policy": checkpoint, "instruction": "go"})

@@ -43,3 +43,12 @@ def test_missing_gl_is_one_line_before_anything_starts(monkeypatch, capsys):
     assert cli.main(["launch", "sim"]) == 1
     error = capsys.readouterr().err
     assert error == "error: no GL: sudo apt install libegl1, or run without images: cameras:=none\n"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    words = ["launch", "sim", "cameras:=none", f"out:={tmp_path / 'file' / 'run'}"]
+    assert cli.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'file' / 'run'}: expected a folder")
+    assert error.count("\n") == 1
