@@ -28,9 +28,9 @@ from embodied_rl.core.embodiment import Embodiment
 
 EXAMPLES = """\
 examples:
-  embodied_rl bags info runs/latest/bags
-  embodied_rl bags check runs/latest/bags --json report.json
-  embodied_rl bags convert runs/latest/bags --out runs/cache --streams arm_position tool_position
+  embodied_rl bags info runs/demos
+  embodied_rl bags check runs/demos --json report.json
+  embodied_rl bags convert runs/demos --out runs/cache --streams arm_position tool_position
 """
 
 
