@@ -1,7 +1,7 @@
-"""The full leak audit of ``replace_object``: can one row, or one image, tell the pad?
+"""The full leak audit of the memory tasks: can one row, or one image, tell what to remember?
 
 Both classifiers, cross-validated, on the state and on both cameras, at the decision and, as the
-positive control, shortly after pick-up.
+positive control, at a moment at which it shows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import tyro
 from _report import report
 
-from embodied_rl.sim.tasks.leak_audit import audit, collect
+from embodied_rl.sim.tasks.leak_audit import QUESTIONS, audit, collect
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     figures: dict[str, float] = {"episodes": arguments.episodes}
     targets = {}
-    for verdict in audit(collect(arguments.episodes, arguments.seed, ("fixed", "wrist"))):
-        name = f"{verdict.moment}_{verdict.view}_{verdict.classifier}"
-        figures[f"{name}_accuracy"] = verdict.accuracy
-        figures[f"{name}_low"], figures[f"{name}_high"] = verdict.low, verdict.high
-        if verdict.moment == "decision":
-            targets[f"{name}_low"], targets[f"{name}_high"] = ("<=", 0.5), (">=", 0.5)
-        else:
-            targets[f"{name}_low"] = (">=", 0.9)
+    for task, question in QUESTIONS.items():
+        found = collect(arguments.episodes, arguments.seed, ("fixed", "wrist"), task)
+        figures[f"{task}.chance"] = 1 / question.classes
+        for verdict in audit(found):
+            name = f"{task}.{verdict.moment}_{verdict.view}_{verdict.classifier}"
+            figures[f"{name}_accuracy"] = verdict.accuracy
+            figures[f"{name}_low"], figures[f"{name}_high"] = verdict.low, verdict.high
+            if verdict.moment == "decision":
+                targets[f"{name}_low"] = ("<=", verdict.chance)
+            else:
+                targets[f"{name}_low"] = (">=", question.control_low)
     return report("leak_audit", figures, targets, arguments.json)

@@ -27,7 +27,7 @@ from embodied_rl.core.errors import UserError
 # World -> embodiment file and tasks; a test holds this table against the simulator's own registry,
 # which is not imported here because that would load MuJoCo to print a help text.
 WORLD_EMBODIMENT = {"tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml"}
-TASKS = ("pick_place", "replace_object")
+TASKS = ("count_pushes", "pick_place", "replace_object", "return_home")
 CAMERAS = ("fixed", "wrist")
 EXPERT = "expert"
 

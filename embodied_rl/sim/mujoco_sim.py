@@ -19,14 +19,13 @@ from embodied_rl.core.policy import Outcome
 from embodied_rl.core.window import Sample
 from embodied_rl.sim.base import check_command, choose, timing
 from embodied_rl.sim.render import CameraModel, SceneRenderer, camera_model
-from embodied_rl.sim.tasks.base import RUNNING, ObjectState, Task, upright_quaternion
+from embodied_rl.sim.tasks.base import RUNNING, ObjectState, Start, Task, upright_quaternion
 from embodied_rl.sim.worlds.base import CameraSource, JointSource, PointSource, World
 
 SETTLE_STEPS = 100
 JUDGE_PERIOD_NS = 50_000_000  # how often the task looks at its object
 UNSTABLE = Outcome(done=True, success=False, reason="unstable", score=0.0)
 NOISE_BLOCK = 64  # samples of sensor noise drawn at a time
-OBJECT = "cube"
 
 
 class MujocoSimulator:
@@ -159,7 +158,8 @@ class MujocoSimulator:
         if isinstance(source, PointSource):
             if source.element == "site":
                 return self.data.site_xpos, self.model.site(source.name).id
-            return self.data.xpos, self.model.body(source.name).id
+            name = self.task.object_body if source.element == "object" else source.name
+            return self.data.xpos, self.model.body(name).id
         if source.quantity == "position":
             return self.data.qpos, _as_slice(self._addresses(joints, self.model.jnt_qposadr))
         return self.data.qvel, _as_slice(self._addresses(joints, self.model.jnt_dofadr))
@@ -168,12 +168,15 @@ class MujocoSimulator:
         kinds = mujoco.mjtWarning
         bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
         self._warnings = [self.data.warning[kind] for kind in bad]
-        model, body = self.model, self.model.body(OBJECT)
-        joint = int(body.jntadr[0])
-        self._object_qpos = int(model.jnt_qposadr[joint])
-        dof = int(model.jnt_dofadr[joint])
-        self._object_velocity = self.data.qvel[dof : dof + 3]
+        model, body = self.model, self.model.body(self.task.object_body)
+        first, joints = int(body.jntadr[0]), int(body.jntnum[0])
+        free = joints > 0 and model.jnt_type[first] == mujoco.mjtJoint.mjJNT_FREE
+        self._object_qpos = int(model.jnt_qposadr[first]) if free else None
+        self._object_root = int(model.body_rootid[body.id])
+        dof = int(body.dofadr[0])  # a free body's first three are its velocity
+        self._object_velocity = self.data.qvel[dof : dof + min(int(body.dofnum[0]), 3)]
         self._object_position = self.data.xpos[body.id]
+        self._tool_position = self.data.site_xpos[model.site(self.world.tool_site).id]
         fingers = {model.geom(name).id for name in self.world.finger_geoms}
         self._object_geoms = set(range(body.geomadr[0], body.geomadr[0] + body.geomnum[0]))
         self._finger_geoms = fingers
@@ -219,9 +222,7 @@ class MujocoSimulator:
             arm = chain.inverse(start.tool_position, self.world.tool_down, self.world.home)
             data.qpos[self._arm_qpos] = arm
             self._command[self._arm] = arm
-        place = self._object_qpos
-        data.qpos[place : place + 3] = start.object_position
-        data.qpos[place + 3 : place + 7] = upright_quaternion(start.object_yaw)
+        self._place_object(start)
         self._reached = (self._command * self._scale)[self._order]
         self._control[:] = self._reached * self._jumps
         self._set_points[:] = self._reached[self._glides]
@@ -229,6 +230,15 @@ class MujocoSimulator:
         mujoco.mj_step(model, data, nstep=SETTLE_STEPS)
         data.qvel[:] = 0.0
         mujoco.mj_forward(model, data)
+
+    def _place_object(self, start: Start) -> None:
+        place, turn = self._object_qpos, upright_quaternion(start.object_yaw)
+        if place is not None:
+            self.data.qpos[place : place + 3] = start.object_position
+            self.data.qpos[place + 3 : place + 7] = turn
+        else:  # stands on the table, with whatever it is mounted on
+            self.model.body_pos[self._object_root, :2] = start.object_position[:2]
+            self.model.body_quat[self._object_root] = turn
 
     def read(self, render: bool = True) -> dict[str, Sample]:
         if self._samples is None:
@@ -331,6 +341,7 @@ class MujocoSimulator:
             position=self._object_position.tolist(),
             speed=math.hypot(*self._object_velocity.tolist()),
             held=self._held,
+            tool=self._tool_position.tolist(),
         )
 
     def _held(self) -> bool:

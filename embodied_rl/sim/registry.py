@@ -9,15 +9,19 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.sim.base import choose
 from embodied_rl.sim.mujoco_sim import MujocoSimulator
 from embodied_rl.sim.tasks.base import Task
+from embodied_rl.sim.tasks.count_pushes import CountPushes
 from embodied_rl.sim.tasks.pick_place import PickPlace
 from embodied_rl.sim.tasks.replace_object import ReplaceObject
+from embodied_rl.sim.tasks.return_home import ReturnHome
 from embodied_rl.sim.worlds.base import CameraSource, World, sim_worlds_file
 from embodied_rl.sim.worlds.tabletop import TABLETOP
 
 WORLDS: dict[str, World] = {TABLETOP.name: TABLETOP}
 TASKS: dict[str, Callable[[], Task]] = {
+    CountPushes.name: CountPushes,
     PickPlace.name: PickPlace,
     ReplaceObject.name: ReplaceObject,
+    ReturnHome.name: ReturnHome,
 }
 
 

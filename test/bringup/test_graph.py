@@ -109,7 +109,7 @@ def test_record_is_the_recorder_alone(robot_file):
     ("name", "given", "said"),
     [
         ("simulator", {}, "unknown graph 'simulator'"),
-        ("sim", {"task": "replace"}, "expected one of pick_place, replace_object"),
+        ("sim", {"task": "replace"}, "expected one of count_pushes, pick_place"),
         ("sim", {"world": "kitchen"}, "expected one of tabletop"),
         ("sim", {"policy": "exprt"}, "no such model (did you mean expert?)"),
         ("sim", {"embodiment": "/nowhere.yaml"}, "embodiment:=/nowhere.yaml: no such file"),

@@ -30,7 +30,7 @@ def test_one_process_equals_two():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_unknown_names_are_said_before_any_worker_starts(workers):
-    with pytest.raises(UserError, match="valid: pick_place, replace_object"):
+    with pytest.raises(UserError, match="valid: count_pushes, pick_place, replace_object"):
         evaluate_in_process(Evaluation("expert", "juggle", 2, 0), workers=workers)
 
 
@@ -48,7 +48,7 @@ def test_verb_writes_its_figures(tmp_path, capsys):
     "words, message",
     [
         (["no_such_model"], "unknown model 'no_such_model'.*expert"),
-        (["expert", "--task", "juggle"], "valid: pick_place, replace_object"),
+        (["expert", "--task", "juggle"], "valid: count_pushes, pick_place, replace_object"),
         (["expert", "--episodes", "0"], "at least 1"),
         (["expert", "--card"], "no card"),
     ],

@@ -24,7 +24,7 @@ def test_expert(tabletop):
     assert policy.spec.embodiment == "ur5e_2f85"
     with pytest.raises(UserError, match="pick_place, replace_object"):
         registry.load_policy("expert", tabletop)
-    with pytest.raises(UserError, match="valid: pick_place"):
+    with pytest.raises(UserError, match="valid: count_pushes, pick_place"):
         registry.load_policy("expert", tabletop, "juggle")
 
 

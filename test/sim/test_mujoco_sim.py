@@ -135,7 +135,7 @@ def test_measured_positions_follow_the_action_order(sim):
     ("options", "message"),
     [
         ({"world": "moon"}, "unknown world 'moon'; valid: tabletop"),
-        ({"task": "juggle"}, "valid: pick_place, replace_object"),
+        ({"task": "juggle"}, "valid: count_pushes, pick_place, replace_object"),
         ({"visuals": "shiny"}, "valid: mesh, primitives"),
         ({"cameras": ("front",)}, "unknown camera 'front'; valid: camera_fixed, .*, wrist"),
         ({"cameras": "fixed"}, "expected a list"),

@@ -41,6 +41,7 @@ class ObjectState:
     position: Sequence[float]  # (3,) metres; plain floats, for this is looked at 50 times a second
     speed: float  # m/s
     held: Callable[[], bool]  # whether a finger touches the object
+    tool: Sequence[float] = (0.0, 0.0, 0.0)  # (3,) metres, tool centre point
 
     def rests(self) -> bool:
         """Lies on the table, let go and still."""
@@ -59,6 +60,7 @@ class Task(Protocol):
     world: str
     instruction: str
     time_limit_s: float
+    object_body: str  # what the stream of the tracked object follows: loose, on a joint, or fixed
     instances: dict[str, str]  # name in segmentation -> body
 
     def build(self, spec: mujoco.MjSpec) -> None:
@@ -69,6 +71,25 @@ class Task(Protocol):
 
     def update(self, state: ObjectState) -> Outcome:
         """Judge the new state; once the outcome is done, later states do not change it."""
+
+
+class Stillness:
+    """For how long a point has stayed in one place; sensor-free, for judging whether a tool rests.
+
+    Args:
+        radius_m: moving less than this from where it came to rest is still resting.
+    """
+
+    def __init__(self, radius_m: float = 0.008):
+        self._radius_m = radius_m
+        self._anchor: tuple[float, ...] | None = None
+        self._since_s = 0.0
+
+    def update(self, time_s: float, position: Sequence[float]) -> float:
+        """Seconds of rest up to ``time_s``; ``position (3,)`` in metres."""
+        if self._anchor is None or math.dist(position, self._anchor) > self._radius_m:
+            self._anchor, self._since_s = tuple(position), time_s
+        return time_s - self._since_s
 
 
 def add_cube(spec: mujoco.MjSpec, name: str = "cube") -> None:

@@ -25,8 +25,16 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
 from embodied_rl.core.window import Observation
 from embodied_rl.sim.tasks.base import CUBE_HALF_M, uniform_in_disc
+from embodied_rl.sim.tasks.count_pushes import (
+    BUTTON_TOP_M,
+    FINGERTIP_M,
+    PUSHES,
+    STROKE_M,
+    CountPushes,
+)
 from embodied_rl.sim.tasks.pick_place import PickPlace
 from embodied_rl.sim.tasks.replace_object import HUB, PADS, ReplaceObject
+from embodied_rl.sim.tasks.return_home import ReturnHome
 from embodied_rl.sim.worlds.tabletop import TOOL_DOWN
 
 STREAMS = ("arm_position", "gripper_position", "tool_position", "object_position")
@@ -71,6 +79,7 @@ class Style:
     detour: tuple[float, float]  # sideways shift of the via points out and back, metres
     hold_offset: tuple[float, float]
     place_offset: tuple[float, float]
+    seed: int  # of the episode, for what only some tasks draw
 
     @classmethod
     def draw(cls, seed: int) -> Style:
@@ -93,7 +102,12 @@ class Style:
             detour=(float(rng.uniform(-0.025, 0.025)), float(rng.uniform(-0.025, 0.025))),
             hold_offset=pair(0.015),
             place_offset=pair(0.008),
+            seed=seed,
         )
+
+    def more(self, task: str) -> np.random.Generator:
+        """Further draws for one task, which change none of the common ones."""
+        return np.random.default_rng([self.seed, zlib.crc32(task.encode())])
 
 
 @dataclass
@@ -361,8 +375,50 @@ class PickPlaceExpert(WaypointExpert):
         return [*pick(style), lift, *place(style, HUB)]
 
 
+class CountPushesExpert(WaypointExpert):
+    """Remembers how often it has pushed: the leg of its plan it is on."""
+
+    task = CountPushes.name
+
+    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+        rng = style.more(self.task)
+        rest, bottom = BUTTON_TOP_M + FINGERTIP_M, BUTTON_TOP_M + FINGERTIP_M - 0.8 * STROKE_M
+
+        def hover() -> Waypoint:
+            # every height, place and wait is drawn anew: none tells which push comes next
+            x, y = uniform_in_disc(rng, 0.008)
+            above = (float(x), float(y), rest + float(rng.uniform(0.035, 0.050)))
+            ticks = int(rng.integers(3, 6))
+            return Waypoint(above, CLOSED_RAD, ticks=ticks, on_object=True, label="hover")
+
+        legs = [hover()]
+        for _ in range(PUSHES):
+            x, y = uniform_in_disc(rng, 0.008)
+            down = (float(x), float(y), bottom + float(rng.uniform(-0.001, 0.001)))
+            legs += [Waypoint(down, CLOSED_RAD, ticks=2, on_object=True, label="push"), hover()]
+        x, y = HUB[0] + style.hold_offset[0], HUB[1] + style.hold_offset[1]
+        return [*legs, Waypoint((x, y, style.hold_height), CLOSED_RAD, label="done")]
+
+
+class ReturnHomeExpert(WaypointExpert):
+    """Remembers where the tool was when the episode began."""
+
+    task = ReturnHome.name
+
+    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+        x, y, z = scene.tool.tolist()
+        ticks = int(style.more(self.task).integers(1, 5))
+        hold = (*style.hold_offset, style.hold_height)
+        return [
+            Waypoint((x, y, z), OPEN_RAD, ticks=ticks, label="start"),
+            Waypoint(hold, OPEN_RAD, ticks=style.dwell_ticks, on_object=True, label="hold"),
+            Waypoint((x, y, z), OPEN_RAD, label="home"),
+        ]
+
+
 EXPERTS: dict[str, type[WaypointExpert]] = {
-    expert.task: expert for expert in (ReplaceObjectExpert, PickPlaceExpert)
+    expert.task: expert
+    for expert in (ReplaceObjectExpert, PickPlaceExpert, CountPushesExpert, ReturnHomeExpert)
 }
 
 

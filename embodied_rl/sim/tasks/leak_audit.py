@@ -1,32 +1,95 @@
 """Does a single observation tell what must be remembered? A classifier tries.
 
-At the decision (the tick at which the wait over the hub ends) the pad that the cube came from must
-not be readable from one row of the state, nor from one camera image; otherwise the task needs no
-memory and every comparison of policies on it is void. As a positive control the same classifiers
-get the row shortly after pick-up, where the pad is plain to see: they must find it there.
+At the decision (the tick at which a wait ends) what the task asks to remember must not be readable
+from one row of the state, nor from one camera image; otherwise the task needs no memory and every
+comparison of policies on it is void. As a positive control the same classifiers get a row in which
+it does show: they must find it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from embodied_rl.core.policy import ActionChunk, episode_seed
 from embodied_rl.core.window import Observation
+from embodied_rl.sim.base import choose
 from embodied_rl.sim.mujoco_sim import MujocoSimulator
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import rollout
+from embodied_rl.sim.tasks.count_pushes import PUSHES
 from embodied_rl.sim.tasks.expert import make_expert
 from embodied_rl.training.statistics import wilson_interval
 
-# moment -> (leg that has just ended, leg that begins)
-MOMENTS = {"after_pick_up": ("lift", "via"), "decision": ("hold", "via")}
 IMAGE_SIZE = 128
 FOLDS = 5
 MAX_COMPONENTS = 30  # of an image, so that there are far fewer features than episodes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A tick of an episode: ``ticks`` after the expert went from one leg to another."""
+
+    ended: str
+    begins: tuple[str, ...]
+    ticks: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one task asks to remember, and when a look is taken.
+
+    ``label`` reads the answer off the task at the decision. With ``first`` the decision comes
+    ``classes`` times in an episode, after that many earlier ones: each episode gives one of them,
+    because rows of one episode resemble each other.
+    """
+
+    classes: int
+    label: Callable[[Any], int]  # of the task
+    decision: Moment
+    control: Moment
+    control_name: str
+    control_low: float  # the classifiers' accuracy at the control is above this
+    first: int | None = None
+
+    @property
+    def moments(self) -> dict[str, Moment]:
+        return {self.control_name: self.control, "decision": self.decision}
+
+
+WAIT_ENDS = Moment("hover", ("push", "done"))
+QUESTIONS = {
+    "replace_object": Question(  # which pad the cube came from
+        classes=2,
+        label=lambda task: task.own_pad,
+        decision=Moment("hold", ("via",)),
+        control=Moment("lift", ("via",)),
+        control_name="after_pick_up",
+        control_low=0.85,
+    ),
+    "count_pushes": Question(  # how many pushes are done, 1 to 3
+        classes=PUSHES,
+        label=lambda task: task.pushes - 1,
+        decision=WAIT_ENDS,
+        # leaving or not shows then, the count still does not: 2 of 3 at best
+        control=replace(WAIT_ENDS, ticks=4),
+        control_name="after_leaving",
+        control_low=0.5,
+        first=1,
+    ),
+    "return_home": Question(  # which quarter of the half ring the tool started in
+        classes=4,
+        label=lambda task: task.start_sector,
+        decision=Moment("hold", ("home",)),
+        control=Moment("start", ("hold",)),
+        control_name="at_the_start",
+        control_low=0.75,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +103,7 @@ class Verdict:
     total: int
     low: float  # Wilson 95 % interval
     high: float
+    chance: float = 0.5
 
     @property
     def accuracy(self) -> float:
@@ -47,26 +111,33 @@ class Verdict:
 
     @property
     def at_chance(self) -> bool:
-        return self.low <= 0.5 <= self.high
+        """Not better than chance; worse is no knowledge either, and what classes as many as each
+        other give when nothing is to be learnt: a fold lacks what the others have too much of."""
+        return self.low <= self.chance
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Single observations of ``N`` episodes: ``views[moment][view]`` is ``(N, F)``."""
 
-    labels: np.ndarray  # (N,) 0 or 1: the pad
+    labels: np.ndarray  # (N,) 0 .. classes - 1
     views: dict[str, dict[str, np.ndarray]]
+    classes: int = 2
 
 
-def collect(episodes: int, seed: int = 0, cameras: Sequence[str] = ()) -> Dataset:
-    """Rows (and images) of the expert at the audited moments of ``replace_object``.
+def collect(
+    episodes: int, seed: int = 0, cameras: Sequence[str] = (), task: str = "replace_object"
+) -> Dataset:
+    """Rows (and images) of the expert at the audited moments of a task.
 
     Args:
         episodes: how many.
         seed: of the run.
         cameras: names of cameras whose images to take along.
+        task: one of ``QUESTIONS``.
     """
-    sim = make_simulator("tabletop", "replace_object")
+    question = QUESTIONS[choose("task to audit", task, QUESTIONS)]
+    sim = make_simulator("tabletop", task)
     try:
         gathered = [_episode(sim, episode, seed, cameras) for episode in range(episodes)]
     finally:
@@ -76,29 +147,43 @@ def collect(episodes: int, seed: int = 0, cameras: Sequence[str] = ()) -> Datase
             view: np.stack([found[moment][view] for _, found in gathered])
             for view in gathered[0][1][moment]
         }
-        for moment in MOMENTS
+        for moment in question.moments
     }
-    return Dataset(np.array([label for label, _ in gathered]), moments)
+    return Dataset(np.array([label for label, _ in gathered]), moments, question.classes)
 
 
 def _episode(
     sim: MujocoSimulator, episode: int, seed: int, cameras: Sequence[str]
 ) -> tuple[int, dict[str, dict[str, np.ndarray]]]:
-    expert = make_expert("replace_object", sim.embodiment)
+    question = QUESTIONS[sim.task_name]
+    expert = make_expert(sim.task_name, sim.embodiment)
+    # episodes are independent of their number, so taking turns makes the classes equally many
+    skipped = 0 if question.first is None else question.first + episode % question.classes
     found: dict[str, dict[str, np.ndarray]] = {}
-    before = [""]
+    labels: list[int] = []
+    due: dict[str, int] = {}  # moment -> ticks until it
+    before, passed = "", dict.fromkeys(question.moments, 0)
 
     def on_tick(_observation: Observation, _chunk: ActionChunk | None) -> bool:
-        for moment, legs in MOMENTS.items():
-            if (before[0], expert.leg) == legs:
-                found[moment] = _views(sim, cameras)
-        before[0] = expert.leg
-        return len(found) == len(MOMENTS)
+        nonlocal before
+        for name, moment in question.moments.items():
+            if before == moment.ended and expert.leg in moment.begins:
+                if passed[name] == skipped:
+                    due[name] = moment.ticks
+                passed[name] += 1
+            if due.get(name) == 0:
+                found[name] = _views(sim, cameras)
+                if name == "decision":
+                    labels.append(question.label(sim.task))
+            if name in due:
+                due[name] -= 1
+        before = expert.leg
+        return len(found) == len(question.moments)
 
     rollout(sim, expert, episode, episode_seed(seed, episode), on_tick=on_tick)
-    if len(found) < len(MOMENTS):
-        raise RuntimeError(f"episode {episode} of seed {seed}: the expert did not reach the hub")
-    return sim.task.own_pad, found
+    if len(found) < len(question.moments):
+        raise RuntimeError(f"episode {episode} of seed {seed}: the expert did not get to decide")
+    return labels[0], found
 
 
 def _views(sim: MujocoSimulator, cameras: Sequence[str]) -> dict[str, np.ndarray]:
@@ -117,22 +202,23 @@ def audit(dataset: Dataset, seed: int = 0) -> list[Verdict]:
     for moment, views in dataset.views.items():
         for view, features in views.items():
             for name, classify in CLASSIFIERS.items():
-                correct = _cross_validate(classify, features, dataset.labels, seed)
+                correct = _cross_validate(classify, features, dataset, seed)
                 low, high = wilson_interval(correct, len(dataset.labels))
-                total = len(dataset.labels)
-                verdicts.append(Verdict(moment, view, name, correct, total, low, high))
+                total, chance = len(dataset.labels), 1 / dataset.classes
+                verdicts.append(Verdict(moment, view, name, correct, total, low, high, chance))
     return verdicts
 
 
-def _cross_validate(classify, features: np.ndarray, labels: np.ndarray, seed: int) -> int:
+def _cross_validate(classify, features: np.ndarray, dataset: Dataset, seed: int) -> int:
     """Number of episodes ``(N, F)`` whose label a classifier trained on the others finds."""
+    labels = dataset.labels
     order = np.random.default_rng(seed).permutation(len(labels))
     correct = 0
     for fold in range(FOLDS):
         test = order[fold::FOLDS]
         train = np.setdiff1d(order, test)
         known, unknown = _prepared(features[train], features[test])
-        guesses = classify(known, labels[train], unknown, seed)
+        guesses = classify(known, labels[train], unknown, dataset.classes, seed)
         correct += int(np.sum(guesses == labels[test]))
     return correct
 
@@ -152,31 +238,31 @@ def _prepared(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _train(model: torch.nn.Module, known: np.ndarray, labels: np.ndarray, decay: float) -> None:
-    inputs, wanted = torch.from_numpy(known).float(), torch.from_numpy(labels).float()
+    inputs, wanted = torch.from_numpy(known).float(), torch.from_numpy(labels).long()
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=decay)
     for _ in range(TRAIN_STEPS):
         optimiser.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(inputs)[:, 0], wanted)
+        loss = torch.nn.functional.cross_entropy(model(inputs), wanted)
         loss.backward()
         optimiser.step()
 
 
 def _guess(model: torch.nn.Module, unknown: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return (model(torch.from_numpy(unknown).float())[:, 0] > 0).numpy().astype(np.int64)
+        return model(torch.from_numpy(unknown).float()).argmax(dim=1).numpy()
 
 
-def _logistic_regression(known, labels, unknown, seed: int) -> np.ndarray:
+def _logistic_regression(known, labels, unknown, classes: int, seed: int) -> np.ndarray:
     torch.manual_seed(seed)
-    model = torch.nn.Linear(known.shape[1], 1)
+    model = torch.nn.Linear(known.shape[1], classes)
     _train(model, known, labels, decay=0.1)
     return _guess(model, unknown)
 
 
-def _perceptron(known, labels, unknown, seed: int) -> np.ndarray:
+def _perceptron(known, labels, unknown, classes: int, seed: int) -> np.ndarray:
     torch.manual_seed(seed)
     model = torch.nn.Sequential(
-        torch.nn.Linear(known.shape[1], 32), torch.nn.Tanh(), torch.nn.Linear(32, 1)
+        torch.nn.Linear(known.shape[1], 32), torch.nn.Tanh(), torch.nn.Linear(32, classes)
     )
     _train(model, known, labels, decay=1.0)
     return _guess(model, unknown)

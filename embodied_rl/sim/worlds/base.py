@@ -40,9 +40,12 @@ class JointSource:
 
 @dataclass(frozen=True)
 class PointSource:
-    """Stream of the position of a site or body in the world frame; ``sigma`` in metres."""
+    """Stream of the position of a site or body in the world frame; ``sigma`` in metres.
 
-    element: str  # site | body
+    ``object`` is the body that the task declares as its object, whatever its name.
+    """
+
+    element: str  # site | body | object
     name: str
     sigma: float
 
@@ -76,6 +79,7 @@ class World:
     home: np.ndarray  # (n,) arm joints from which inverse kinematics starts, rad
     tool_down: np.ndarray  # (3, 3) rotation of the tool pointing straight down
     finger_geoms: tuple[str, ...]  # what holds an object when it touches it
+    tool_site: str  # tool centre point
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from embodied_rl.sim.worlds.base import (
 GRIPPER = "gripper/"
 PHYSICS_STEP_S = 0.002
 TOOL_SITE = GRIPPER + "pinch"
-OBJECT_BODY = "cube"
 FINGER_PADS = tuple(f"{GRIPPER}{side}_pad{part}" for side in ("left", "right") for part in (1, 2))
 
 ARM_ACTUATORS = {
@@ -371,7 +370,7 @@ TABLETOP = World(
         "arm_velocity": JointSource("velocity", 5e-3),
         "gripper_position": JointSource("position", 2e-3),
         "tool_position": PointSource("site", TOOL_SITE, 5e-4),
-        "object_position": PointSource("body", OBJECT_BODY, 1.5e-3),
+        "object_position": PointSource("object", "", 1.5e-3),
         "camera_fixed": CameraSource("fixed", "rgb"),
         "camera_wrist": CameraSource("wrist", "rgb"),
         "camera_fixed_depth": CameraSource("fixed", "depth"),
@@ -381,4 +380,5 @@ TABLETOP = World(
     home=HOME,
     tool_down=TOOL_DOWN,
     finger_geoms=FINGER_PADS,
+    tool_site=TOOL_SITE,
 )
