@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -31,16 +32,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def read_dataclass(cls: type[T], section: Section) -> T:
     """Builds `cls` from the keys of `section`; fields without a default must be there.
 
-    Fields may be bool, int, float, str or tuple[str, ...]. What the values mean is checked by the
-    dataclass's own `__post_init__`, which raises ValueError("key: ...").
+    Fields may be bool, int, float, str, tuple[str, ...] or Mapping[str, another dataclass]. What
+    the values mean is checked by the dataclass's own `__post_init__`, which raises
+    ValueError("key: ...").
     """
     hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.default is dataclasses.MISSING:
-            value = section.value(field.name)
-        else:
+        if field.default is not dataclasses.MISSING:
             value = section.value(field.name, field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            value = section.value(field.name, field.default_factory())
+        else:
+            value = section.value(field.name)
         values[field.name] = _convert(section, field.name, hints[field.name], value)
     section.done()
     try:
@@ -52,6 +56,11 @@ def read_dataclass(cls: type[T], section: Section) -> T:
 
 def _convert(section: Section, key: str, kind: Any, value: Any) -> Any:
     """`value` as `kind`, without guessing: only int -> float and list -> tuple are converted."""
+    if get_origin(kind) is Mapping:
+        if value == {}:
+            return {}
+        inner = get_args(kind)[1]
+        return {name: read_dataclass(inner, child) for name, child in section.children(key)}
     if kind == tuple[str, ...]:
         if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
             return tuple(value)

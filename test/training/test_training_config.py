@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -8,11 +9,17 @@ from embodied_rl.training.config import as_mapping, read_dataclass, read_yaml
 
 
 @dataclass(frozen=True)
+class Part:
+    size: int = 1
+
+
+@dataclass(frozen=True)
 class Settings:
     names: tuple[str, ...]
     rate: float = 1.0
     count: int = 2
     on: bool = True
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.count < 0:
@@ -27,6 +34,8 @@ def test_round_trip():
     settings = read({"names": ["x", "y"], "rate": 3})
     assert settings == Settings(("x", "y"), 3.0)
     assert read(as_mapping(settings)) == settings
+    nested = read({"names": ["x"], "parts": {"a": {}, "b": {"size": 3}}})
+    assert nested.parts == {"a": Part(), "b": Part(3)} and read(as_mapping(nested)) == nested
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,9 @@ def test_round_trip():
         ({"names": ["x"], "rat": 1}, "part.rat: unknown key; did you mean 'rate'"),
         ({"names": ["x"], "count": 1.5}, "part.count: expected a value of type int, saw 1.5"),
         ({"names": ["x"], "on": 1}, "part.on: expected a value of type bool, saw 1"),
+        ({"names": ["x"], "parts": 3}, "part.parts: expected a mapping"),
+        ({"names": ["x"], "parts": {"a": 3}}, "part.parts.a: expected a mapping"),
+        ({"names": ["x"], "parts": {"a": {"sizes": 3}}}, "part.parts.a.sizes: unknown key"),
         ({"names": ["x"], "rate": float("nan")}, "part.rate"),
         ({"names": ["x"], "count": -1}, "part.count: expected 0 or more, saw -1"),
     ],
