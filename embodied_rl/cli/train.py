@@ -24,8 +24,8 @@ EXAMPLE = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """Trains a policy from recorded bags and writes a checkpoint folder. Ctrl-C saves; the same
-    command with --resume goes on."""
+    """Trains a policy from recorded bags and writes a checkpoint folder, in all stages that the
+    config has. Ctrl-C saves; the same command with --resume goes on."""
 
     policy: Annotated[str, tyro.conf.Positional]
     """Which policy: ptp."""
@@ -36,7 +36,7 @@ class Arguments:
     out: Path | None = None
     """Checkpoint folder; default: runs/models/NAME, NAME being the config's."""
     work: Path | None = None
-    """Resumable state, log and dataset cache; default: runs/train/NAME."""
+    """Resumable state, log, dataset cache and embeddings; default: runs/train/NAME."""
     steps: int | None = None
     """In place of the config's training.steps."""
     seed: int | None = None
@@ -95,8 +95,8 @@ def _train_ptp(arguments: Arguments) -> int:
     )
     if not result.finished:
         console.print(
-            f"stopped at step {result.step} of {run.training.steps}; the same command with "
-            "--resume goes on"
+            f"stopped in stage {result.title} at {result.step} of {result.steps}; the same "
+            "command with --resume goes on"
         )
         return 1
     console.print(f"wrote {out}: {result.step} steps in {result.wall_s:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def save_state(folder: Path, state: TrainState, fingerprint: str) -> None:
             tensors[f"optimizer/{names[id(parameter)]}/{key}"] = value
     config = {"step": state.step, "ema_count": state.ema.count, "fingerprint": fingerprint}
     save_checkpoint(folder / STATE, config, tensors, "Unfinished training state.\n")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run has left its state in `folder`."""
+    return (folder / STATE).exists()
+
+
+def forget_state(folder: Path) -> None:
+    """Removes it, if there is one: a run that starts anew must not be resumed from an old one."""
+    if has_state(folder):
+        shutil.rmtree(folder / STATE)
 
 
 def load_state(folder: Path, state: TrainState, fingerprint: str) -> None:

@@ -73,13 +73,15 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training run ended."""
+    """How a training run ended: `step` of `steps` steps (or episodes) of the stage `title`."""
 
     step: int
+    steps: int
     finished: bool
     train_loss: float
     validation_loss: float | None
     wall_s: float
+    title: str = "training"
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -143,6 +145,7 @@ def fit(
     fingerprint: str,
     resume: bool = False,
     quiet: bool = False,
+    title: str = "training",
 ) -> FitResult:
     """Trains `model` in place and leaves the averaged parameters in it when finished.
 
@@ -150,24 +153,26 @@ def fit(
         loss: scalar loss of a batch; `training`/`validation` hold the indices it is called with.
         folder: where the resumable state and `log.jsonl` go.
         fingerprint: names data and settings; a state of another fingerprint is not resumed.
+        title: what to call the run, where there are several stages.
     """
     if training.size == 0:
         raise UserError(
             f"{folder}: no training windows in the data; are the bags empty or damaged?"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    state = _start(model, settings)
+    state = start_training(model, settings)
     if resume:
         load_state(folder, state, fingerprint)
     began, last, validated = time.monotonic(), float("nan"), None
+    first = state.step
     with (
         stop_on_interrupt() as stop,
         (folder / "log.jsonl").open("a" if resume else "w", encoding="utf-8") as log,
-        _progress(quiet) as bar,
+        progress_bar(quiet) as bar,
     ):
-        task = bar.add_task("training", total=settings.steps, completed=state.step, loss="")
+        task = bar.add_task(title, total=settings.steps, completed=state.step, loss="")
         while state.step < settings.steps and not stop.is_set():
-            last = _train_step(state, loss, settings, training)
+            last = train_step(state, loss, settings, training)
             record: dict[str, Any] = {"step": state.step, "loss": last}
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
                 validated = _validate(state, loss, settings, validation)
@@ -178,14 +183,17 @@ def fit(
             if state.step % settings.save_every == 0:
                 save_state(folder, state, fingerprint)
             bar.update(task, completed=state.step, loss=_describe(last, validated))
-        save_state(folder, state, fingerprint)
+        if state.step > first or not resume:  # else it stands there already
+            save_state(folder, state, fingerprint)
     finished = state.step >= settings.steps
     if finished:
         model.load_state_dict(state.ema.tensors(), strict=False)  # buffers are not averaged
-    return FitResult(state.step, finished, last, validated, time.monotonic() - began)
+    wall_s = time.monotonic() - began
+    return FitResult(state.step, settings.steps, finished, last, validated, wall_s, title)
 
 
-def _start(model: nn.Module, settings: TrainSettings) -> TrainState:
+def start_training(model: nn.Module, settings: TrainSettings) -> TrainState:
+    """Optimiser and average for a model at step 0."""
     groups = decay_groups(model, settings.weight_decay)
     optimizer = torch.optim.AdamW(
         groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), foreach=True
@@ -194,9 +202,10 @@ def _start(model: nn.Module, settings: TrainSettings) -> TrainState:
     return TrainState(model, optimizer, ema)
 
 
-def _train_step(
+def train_step(
     state: TrainState, loss: LossFunction, settings: TrainSettings, training: np.ndarray
 ) -> float:
+    """One step on a batch drawn from `training`; returns its loss."""
     seed = step_seed(settings.seed, state.step)
     torch.manual_seed(seed)  # dropout draws from the global generator
     indices = np.random.default_rng(seed).choice(training, size=settings.batch)
@@ -236,7 +245,8 @@ def _validate(
     return total / chosen.size
 
 
-def _progress(quiet: bool) -> Progress:
+def progress_bar(quiet: bool) -> Progress:
+    """Count, times and a `loss` text for each task."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -7,16 +7,22 @@ official no-PTP    `past_tokens: true`, `supervised_past: 0`   (in the sequence,
 future-only        `past_tokens: false`
 short context      `history: 2`, the rest as PTP
 ================== =========================================================================
+
+A file with an `encoder` part is trained in stages: a short-context policy end to end, whose
+encoder is kept; the embeddings of all frames; the long-context head on those.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import Section
 from embodied_rl.nn.diffusion import PREDICTIONS
+from embodied_rl.nn.vision import ImageSettings
 from embodied_rl.training.config import read_dataclass, read_yaml
 from embodied_rl.training.supervised import TrainSettings
 
@@ -41,6 +47,7 @@ class PtpConfig:
         min_range: a stream or action dimension moving less than this counts as constant (its own
             unit).
         samples: candidates that one `act` chooses from; a run may choose another number.
+        encoders: how each camera among the streams is encoded; the others are numbers as they are.
     """
 
     streams: tuple[str, ...]
@@ -59,6 +66,7 @@ class PtpConfig:
     prediction: str = "sample"
     min_range: float = 1e-3
     samples: int = 1
+    encoders: Mapping[str, ImageSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         positive = ("history", "stride", "chunk", "execute", "width", "layers", "heads", "samples")
@@ -67,6 +75,11 @@ class PtpConfig:
                 raise ValueError(f"{key}: expected more than 0, saw {getattr(self, key)}")
         if not self.streams:
             raise ValueError("streams: expected at least one stream, saw none")
+        for key in self.encoders:
+            if key not in self.streams:
+                raise ValueError(
+                    f"encoders.{key}: expected one of streams {list(self.streams)}, saw '{key}'"
+                )
         if self.execute > self.chunk:
             raise ValueError(f"execute: expected at most chunk = {self.chunk}, saw {self.execute}")
         if not -1 <= self.supervised_past <= self.past:
@@ -109,6 +122,22 @@ class PtpConfig:
 
 
 @dataclass(frozen=True)
+class EncoderStage:
+    """The first of the stages: a policy of `history` frames, trained end to end."""
+
+    history: int
+    training: TrainSettings
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise ValueError(f"history: expected at least 1, saw {self.history}")
+
+    def model(self, config: PtpConfig) -> PtpConfig:
+        """The short-context policy that belongs to a long-context one."""
+        return replace(config, history=self.history, supervised_past=-1)
+
+
+@dataclass(frozen=True)
 class PtpRun:
     """A whole config file: which model, for which task, trained how."""
 
@@ -116,21 +145,66 @@ class PtpRun:
     task: str
     model: PtpConfig
     training: TrainSettings
+    encoder: EncoderStage | None = None
 
 
 def read_run(path: Path, overrides: dict[str, Any] | None = None) -> PtpRun:
-    """Reads a config file; `overrides` replace keys of its `training` part."""
+    """Reads a config file; `overrides` replace keys of its `training` part, the seed everywhere."""
     data = read_yaml(path)
-    if overrides and isinstance(data.get("training", {}), dict):
-        data["training"] = {**data.get("training", {}), **overrides}
+    _override(data, overrides or {})
     section = Section(str(path), "", data)
     policy = section.text("policy")
     if policy != POLICY:
         section.fail("policy", f"'{POLICY}'", f"'{policy}'")
     name, task = section.text("name"), section.text("task")
-    model = section.optional_child("model") or Section(str(path), "model", {})
-    training = section.optional_child("training") or Section(str(path), "training", {})
+    model = _part(section, "model")
+    training = _part(section, "training")
+    stage = section.optional_child("encoder")
     section.done()
-    return PtpRun(
+    run = PtpRun(
         name, task, read_dataclass(PtpConfig, model), read_dataclass(TrainSettings, training)
     )
+    return run if stage is None else replace(run, encoder=_encoder_stage(stage, run))
+
+
+def _override(data: dict[str, Any], overrides: dict[str, Any]) -> None:
+    if isinstance(data.get("training", {}), dict):
+        data["training"] = {**data.get("training", {}), **overrides}
+    stage = data.get("encoder")
+    if "seed" in overrides and isinstance(stage, dict):
+        data["encoder"] = stage = dict(stage)
+        if isinstance(stage.get("training", {}), dict):
+            stage["training"] = {**stage.get("training", {}), "seed": overrides["seed"]}
+
+
+def _part(section: Section, key: str) -> Section:
+    return section.optional_child(key) or Section(section.origin, key, {})
+
+
+def _encoder_stage(section: Section, run: PtpRun) -> EncoderStage:
+    history = section.value("history", 2)
+    if type(history) is not int or not 1 <= history <= run.model.history:
+        expected = f"a whole number from 1 to model.history = {run.model.history}"
+        section.fail("history", expected, repr(history))
+    training = section.optional_child("training") or Section(
+        section.origin, f"{section.path}.training", {}
+    )
+    section.done()
+    settings = read_dataclass(TrainSettings, training)
+    if not run.model.encoders:
+        raise UserError(
+            f"{section.origin}: encoder: expected model.encoders for a camera, saw none; there is "
+            "nothing to train in the first stage"
+        )
+    if settings.validation_fraction != run.training.validation_fraction or (
+        settings.seed != run.training.seed
+    ):
+        # Both set which episodes are held out; the head must not be judged by episodes that its
+        # encoder was trained on.
+        section.fail(
+            "training",
+            f"seed and validation_fraction of training, ({run.training.seed}, "
+            f"{run.training.validation_fraction})",
+            f"({settings.seed}, {settings.validation_fraction})",
+        )
+    return EncoderStage(history, settings)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.denoiser import ActionDenoiser
 from embodied_rl.nn.diffusion import Diffusion
-from embodied_rl.nn.encoders import FrameEncoder, VectorEncoder
+from embodied_rl.nn.encoders import make_frame_encoder
 from embodied_rl.nn.normalizer import MinMax
 from embodied_rl.policies.ptp.config import PtpConfig
 
@@ -21,11 +21,15 @@ class PtpModel(nn.Module):
     def __init__(
         self, config: PtpConfig, shapes: Mapping[str, tuple[int, ...]], action_dim: int
     ) -> None:
-        """`shapes` holds the shape of one value of each stream in `config.streams`."""
+        """`shapes` holds the shape of one value of each stream in `config.streams`.
+
+        Raises:
+            UserError: a camera without an encoder, or one that does not fit the image.
+        """
         super().__init__()
         self.config = config
         self.action_dim = action_dim
-        self.encoder = FrameEncoder({k: VectorEncoder(shapes[k]) for k in config.streams})
+        self.encoder = make_frame_encoder({k: shapes[k] for k in config.streams}, config.encoders)
         self.actions = MinMax(action_dim)
         self.denoiser = ActionDenoiser(
             action_dim,
@@ -58,13 +62,23 @@ class PtpModel(nn.Module):
             actions: (B, T, A) position targets; where not `known`, any finite value.
             known: (B, T) whether that action was recorded; the others carry no loss.
         """
+        return self.head_loss(self.encoder(frames), actions, known, generator)
+
+    def head_loss(
+        self, embeddings: Tensor, actions: Tensor, known: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The same loss from embeddings (B, F, E), which another stage has made."""
         clean = self.actions(actions)
         noisy, step, target = self.diffusion.corrupt(clean, generator)
-        predicted = self.denoiser(noisy, step, self.encoder(frames))
+        predicted = self.denoiser(noisy, step, embeddings)
         first = self.config.first_supervised
         weight = known[:, first:].to(predicted.dtype)
         errors = (predicted - target)[:, first:].square().mean(dim=-1)
         return (errors * weight).sum() / weight.sum().clamp(min=1.0)
+
+    def head(self) -> nn.Module:
+        """What follows the encoder, as a module of its own; it shares the tensors."""
+        return nn.ModuleDict({"actions": self.actions, "denoiser": self.denoiser})
 
     def clocks(self) -> dict[int, list[KeysValues]]:
         """What `sample` needs to know of the diffusion steps; the same until the weights change."""

@@ -1,25 +1,63 @@
-"""Training a PTP model from recorded episodes; a walk from recordings to a checkpoint folder."""
+"""Training a PTP model from recorded episodes; a walk from recordings to a checkpoint folder.
+
+With an `encoder` part in the config it has three stages, each of which can be stopped and resumed:
+
+1. a short-context policy, end to end: its encoder is kept, with averaged weights (EMA);
+2. the embeddings of all frames, once, by that encoder in evaluation mode;
+3. the long-context head on those embeddings. It never sees an image.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_rl.bags.cache import EpisodeCache
+from embodied_rl.bags.cache import CachedEpisode, EpisodeCache
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.policies.ptp.config import POLICY, PtpRun
-from embodied_rl.policies.ptp.data import PtpWindows, Recording
+from embodied_rl.nn.encoders import FrameEncoder, encoder_hash
+from embodied_rl.policies.ptp.config import POLICY, PtpConfig, PtpRun
+from embodied_rl.policies.ptp.data import EMBEDDING, PtpWindows, Recording
+from embodied_rl.policies.ptp.embedding_cache import EmbeddingCache, Stamp, build_embeddings
 from embodied_rl.policies.ptp.model import PtpModel
 from embodied_rl.training.config import as_mapping
 from embodied_rl.training.publish import publish
+from embodied_rl.training.state import forget_state, has_state
 from embodied_rl.training.supervised import FitResult, fit
+
+ENCODER, EMBEDDINGS = "encoder", "embeddings"  # stages, and their folders in the work folder
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all stages share."""
+
+    run: PtpRun
+    recordings: Sequence[Recording]
+    shapes: Mapping[str, tuple[int, ...]]
+    action_dim: int
+    work: Path
+    source: str
+    resume: bool
+    quiet: bool
+
+    def windows(self, config: PtpConfig) -> PtpWindows:
+        try:
+            return PtpWindows(self.recordings, config)
+        except ValueError as error:
+            raise UserError(f"{self.source}: {error}; see 'embodied_rl bags check'") from error
+
+    def model(self, config: PtpConfig, seed: int) -> PtpModel:
+        torch.manual_seed(seed)
+        return PtpModel(config, self.shapes, self.action_dim)
 
 
 def train_ptp(
@@ -36,19 +74,86 @@ def train_ptp(
     """Trains `run` and, when it ran to its last step, writes the checkpoint folder `out`.
 
     Args:
-        work: folder of the resumable state and the log.
+        work: folder of the resumable state and the log, and of the embeddings.
         source: what the recordings are, for the card.
+
+    Returns:
+        How the last stage that was begun ended.
     """
     config, settings = run.model, run.training
     shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
-    try:
-        windows = PtpWindows(recordings, config)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}; see 'embodied_rl bags check'") from error
-    torch.manual_seed(settings.seed)
-    model = PtpModel(config, shapes, embodiment.action_dim)
+    job = _Job(run, recordings, shapes, embodiment.action_dim, work, source, resume, quiet)
+    model = job.model(config, settings.seed)  # first of all: it refuses what does not fit
+    check_recordings(recordings, config, source)
+    windows = job.windows(config)
+    train = _train_end_to_end if run.encoder is None else _train_staged
+    result = train(job, model, windows)
+    if result.finished and result.title not in (ENCODER, EMBEDDINGS):
+        publish(
+            out,
+            policy=POLICY,
+            name=run.name,
+            task=run.task,
+            parts=_parts(run, model),
+            model=model,
+            embodiment=embodiment,
+            streams=config.streams,
+            seed=settings.seed,
+            data=_describe(run, source, windows, result),
+        )
+    return result
+
+
+def _train_end_to_end(job: _Job, model: PtpModel, windows: PtpWindows) -> FitResult:
     windows.fit_limits(model)
+    settings = job.run.training
     training, validation = windows.split(settings.validation_fraction, settings.seed)
+
+    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        return model.loss(*windows.batch(rows), generator)
+
+    return fit(
+        model,
+        loss,
+        settings=settings,
+        training=training,
+        validation=validation,
+        folder=job.work,
+        fingerprint=fingerprint(job.run, windows),
+        resume=job.resume,
+        quiet=job.quiet,
+    )
+
+
+def _train_staged(job: _Job, model: PtpModel, windows: PtpWindows) -> FitResult:
+    """The three stages; `model` gets the encoder of the first and the head of the third."""
+    if not job.resume:
+        forget_state(job.work)  # else a later --resume would find the head of another encoder
+    result, encoder = _train_encoder(job)
+    wall_s = result.wall_s
+    if not result.finished:
+        return result
+    model.encoder.load_state_dict(encoder.state_dict())
+    model.encoder.eval().requires_grad_(False)
+    folder = job.work / EMBEDDINGS
+    total = len(windows.episodes)
+    done = build_embeddings(folder, model.encoder, windows, resume=job.resume, quiet=job.quiet)
+    if done < total:
+        return FitResult(done, total, False, float("nan"), None, wall_s, EMBEDDINGS)
+    cache = EmbeddingCache(folder, Stamp.of(model.encoder, windows))
+    result = _train_head(job, model, windows, cache)
+    return replace(result, wall_s=result.wall_s + wall_s)
+
+
+def _train_encoder(job: _Job) -> tuple[FitResult, FrameEncoder]:
+    """Stage 1: an end-to-end policy of few frames; the rest of it is thrown away."""
+    stage = job.run.encoder
+    assert stage is not None
+    run = replace(job.run, model=stage.model(job.run.model), training=stage.training, encoder=None)
+    windows = job.windows(run.model)
+    model = job.model(run.model, stage.training.seed)
+    windows.fit_limits(model)
+    training, validation = windows.split(stage.training.validation_fraction, stage.training.seed)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         return model.loss(*windows.batch(rows), generator)
@@ -56,38 +161,73 @@ def train_ptp(
     result = fit(
         model,
         loss,
+        settings=stage.training,
+        training=training,
+        validation=validation,
+        folder=job.work / ENCODER,
+        fingerprint=fingerprint(run, windows),
+        resume=job.resume,
+        quiet=job.quiet,
+        title=ENCODER,
+    )
+    return result, model.encoder
+
+
+def _train_head(
+    job: _Job, model: PtpModel, windows: PtpWindows, cache: EmbeddingCache
+) -> FitResult:
+    """Stage 3: everything behind the encoder, from embeddings."""
+    windows.fit_action_limits(model)
+    embedded = windows.embedded(cache.read)
+    settings = job.run.training
+    training, validation = windows.split(settings.validation_fraction, settings.seed)
+
+    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        frames, actions, known = embedded.batch(rows)
+        return model.head_loss(frames[EMBEDDING], actions, known, generator)
+
+    return fit(
+        model.head(),
+        loss,
         settings=settings,
         training=training,
         validation=validation,
-        folder=work,
-        fingerprint=fingerprint(run, windows),
-        resume=resume,
-        quiet=quiet,
+        folder=job.work,
+        fingerprint=fingerprint(job.run, windows, encoder_hash(model.encoder)),
+        resume=job.resume and has_state(job.work),
+        quiet=job.quiet,
+        title="head",
     )
-    if result.finished:
-        publish(
-            out,
-            policy=POLICY,
-            name=run.name,
-            task=run.task,
-            parts={"model": as_mapping(config), "training": as_mapping(settings)},
-            model=model,
-            embodiment=embodiment,
-            streams=config.streams,
-            seed=settings.seed,
-            data=_describe(source, windows, training, validation, result),
-        )
-    return result
+
+
+class EpisodeValues(Mapping[str, np.ndarray]):
+    """The streams of a cached episode, opened at every use: maps are recycled, never piled up."""
+
+    def __init__(self, episode: CachedEpisode, streams: Sequence[str]) -> None:
+        self._episode, self._streams = episode, tuple(streams)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self._streams:
+            raise KeyError(key)
+        return self._episode.values(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._streams)
+
+    def __len__(self) -> int:
+        return len(self._streams)
 
 
 def recordings_of(cache: EpisodeCache, streams: Sequence[str]) -> tuple[list[Recording], int]:
     """The episodes of a cache, and how many were left out because they are known to have failed."""
     recordings = [
         Recording(
-            {k: episode.values(k) for k in streams},
+            EpisodeValues(episode, streams),
             {k: episode.valid(k) for k in streams},
             episode.actions,
             episode.action_valid,
+            name=episode.record.bag,
+            source=f"{episode.record.embodiment_hash}/{episode.record.source}",
         )
         for episode in cache
         if episode.outcome is None or episode.outcome.success
@@ -95,28 +235,63 @@ def recordings_of(cache: EpisodeCache, streams: Sequence[str]) -> tuple[list[Rec
     return recordings, len(cache) - len(recordings)
 
 
-def fingerprint(run: PtpRun, windows: PtpWindows) -> str:
-    """Names settings and data: a run may be resumed only with the same of both."""
-    text = json.dumps([as_mapping(run.model), as_mapping(run.training)], sort_keys=True)
+def check_recordings(recordings: Sequence[Recording], config: PtpConfig, source: str) -> None:
+    """Refuses recordings that the model cannot be trained on.
+
+    Raises:
+        UserError: a stream was never seen in some recording (both are named), or none is as long
+            as the history.
+    """
+    for recording in recordings:
+        absent = [k for k in config.streams if not np.any(recording.valid[k])]
+        if absent:
+            raise UserError(
+                f"{recording.name or source}: expected streams {list(config.streams)}, saw no "
+                f"value of {absent}; take the bag out, or train without that stream"
+            )
+    longest = max((len(r.actions) for r in recordings), default=0)
+    if 0 < longest <= config.reach:
+        raise UserError(
+            f"{source}: model.history: {config.history} frames {config.stride} ticks apart need "
+            f"{config.reach + 1} ticks, the longest episode has {longest}; make history or stride "
+            "smaller"
+        )
+
+
+def fingerprint(run: PtpRun, windows: PtpWindows, encoder: str = "") -> str:
+    """Names settings and data (and the encoder that made the embeddings): a run may be resumed
+    only with the same of all.
+    """
+    text = json.dumps([as_mapping(run.model), as_mapping(run.training), encoder], sort_keys=True)
     digest = hashlib.sha256(text.encode())
-    for array in (*windows.values.values(), windows.actions):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    windows.update(digest)
     return digest.hexdigest()[:16]
 
 
-def _describe(
-    source: str,
-    windows: PtpWindows,
-    training: np.ndarray,
-    validation: np.ndarray,
-    result: FitResult,
-) -> str:
-    episodes = int(windows.episode[-1]) + 1
+def _parts(run: PtpRun, model: PtpModel) -> dict[str, Any]:
+    parts: dict[str, Any] = {"model": as_mapping(run.model), "training": as_mapping(run.training)}
+    if run.encoder is not None:
+        parts["encoder"] = {
+            "history": run.encoder.history,
+            "training": as_mapping(run.encoder.training),
+            "hash": encoder_hash(model.encoder),
+        }
+    return parts
+
+
+def _describe(run: PtpRun, source: str, windows: PtpWindows, result: FitResult) -> str:
+    settings = run.training
+    training, validation = windows.split(settings.validation_fraction, settings.seed)
     held = np.unique(windows.episode[validation]).size
     text = (
-        f"{episodes} episodes, {len(windows.actions)} control ticks from {source}; "
+        f"{len(windows.episodes)} episodes, {len(windows.actions)} control ticks from {source}; "
         f"{training.size} windows trained on, {held} episodes held out."
     )
     if result.validation_loss is not None:
         text += f" Loss on the held-out episodes {result.validation_loss:.5f}."
+    if run.encoder is not None:
+        text += (
+            f" In stages: encoder {run.encoder.training.steps} steps with "
+            f"{run.encoder.history} frames, end to end; then the head on its embeddings."
+        )
     return text

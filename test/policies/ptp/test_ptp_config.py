@@ -54,3 +54,45 @@ def test_run_file(tmp_path):
     path.write_text("policy: relic\nname: n\ntask: t\n")
     with pytest.raises(UserError, match="policy: expected 'ptp'"):
         read_run(path)
+
+
+STAGED = """
+policy: ptp
+name: n
+task: t
+model: {streams: [cam, a], history: 4, encoders: {cam: {kind: resnet18, crop: 20}}}
+encoder: {history: 2, training: {steps: 7}}
+training: {steps: 9}
+"""
+
+
+def test_run_file_with_stages(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(STAGED)
+    run = read_run(path, {"seed": 3, "steps": 5})
+    assert run.model.encoders["cam"].kind == "resnet18" and run.model.encoders["cam"].crop == 20
+    # the number of steps is that of the head; the seed is everybody's
+    assert (run.training.steps, run.encoder.training.steps) == (5, 7)
+    assert (run.training.seed, run.encoder.training.seed) == (3, 3)
+    short = run.encoder.model(replace(run.model, supervised_past=3))
+    assert (short.history, short.supervised_past, short.encoders) == (2, -1, run.model.encoders)
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("resnet18", "resnet", "model.encoders.cam.kind: expected one of"),
+        ("{cam: {", "{cem: {", "model.encoders.cem: expected one of streams"),
+        ("crop: 20", "crap: 20", "model.encoders.cam.crap: unknown key; did you mean 'crop'"),
+        ("encoder: {history: 2", "encoder: {history: 5", "encoder.history: .*history = 4, saw 5"),
+        ("training: {steps: 7}", "training: {seed: 7}", "encoder.training: expected seed"),
+        ("{steps: 7}", "{stepps: 7}", "encoder.training.stepps: unknown key"),
+        (", encoders: {cam: {kind: resnet18, crop: 20}}", "", "encoder: expected model.encoders"),
+    ],
+)
+def test_unsound_stages_are_named(tmp_path, old, new, words):
+    path = tmp_path / "run.yaml"
+    assert old in STAGED
+    path.write_text(STAGED.replace(old, new))
+    with pytest.raises(UserError, match=f"run.yaml: {words}"):
+        read_run(path)

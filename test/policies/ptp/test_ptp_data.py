@@ -8,6 +8,7 @@ from ptp_cases import make_recording
 
 from embodied_rl.policies.ptp.data import PtpWindows, prepare
 from embodied_rl.policies.ptp.model import PtpModel
+from embodied_rl.policies.ptp.rows import RowCarrier
 
 
 def brute_force(recording, tick, config):
@@ -46,8 +47,8 @@ def test_missing_streams_and_unknown_actions(config):
     prepared = prepare(recording, config.streams)
     # the episode begins at the first complete row, and a gap repeats the last valid value
     assert len(prepared.actions) == 10
-    np.testing.assert_array_equal(prepared.values["place"], recording.values["place"][2:])
-    np.testing.assert_array_equal(prepared.values["thing"][4], recording.values["thing"][5])
+    np.testing.assert_array_equal(prepared.rows("place"), recording.values["place"][2:])
+    np.testing.assert_array_equal(prepared.rows("thing")[4], recording.values["thing"][5])
     windows = PtpWindows([recording], config)
     assert windows.rows.tolist() == [0, 1, 2, 3, 5, 6, 8, 9]  # no window ends at a gap
     frames, actions, known = windows.batch(windows.rows)
@@ -57,6 +58,29 @@ def test_missing_streams_and_unknown_actions(config):
     windows.fit_limits(model)
     known_actions = recording.actions[2:][recording.known[2:]]
     np.testing.assert_allclose(model.actions.low.numpy(), known_actions.min(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_preparing_equals_the_live_policys_carrier(config, seed):
+    recording = make_recording(15, seed)
+    rng = np.random.default_rng(seed)
+    for key in config.streams:
+        recording.valid[key][:] = rng.random(15) < 0.5
+    carrier, rows, complete = RowCarrier(config.streams), [], []
+    for i in range(15):
+        row = carrier.push(
+            {k: v[i] for k, v in recording.values.items()},
+            {k: bool(v[i]) for k, v in recording.valid.items()},
+        )
+        if row is not None:
+            rows.append(row)
+            complete.append(not carrier.missing)
+    prepared = prepare(recording, config.streams)
+    assert len(prepared) == len(rows) > 0 and prepared.complete.tolist() == complete
+    for key in config.streams:
+        np.testing.assert_array_equal(prepared.rows(key), np.stack([row[key] for row in rows]))
+        np.testing.assert_array_equal(prepared.rows(key, slice(1, 3)), prepared.rows(key)[1:3])
+    np.testing.assert_array_equal(prepared.actions, recording.actions[-len(rows) :])
 
 
 def test_recordings_without_a_complete_row(config):
