@@ -68,7 +68,8 @@ def _train_ptp(arguments: Arguments) -> int:
     import torch
 
     from embodied_rl.policies.ptp.config import read_run
-    from embodied_rl.policies.ptp.train import recordings_of, train_ptp
+    from embodied_rl.policies.ptp.train import ENCODER, recordings_of, train_ptp
+    from embodied_rl.training.state import has_state
 
     torch.set_num_threads(arguments.threads)
     given = {"steps": arguments.steps, "seed": arguments.seed}
@@ -78,6 +79,9 @@ def _train_ptp(arguments: Arguments) -> int:
     work = arguments.work or Path("runs/train") / run.name
     out = arguments.out or Path("runs/models") / run.name
     console = Console()
+    if arguments.resume and not (has_state(work) or has_state(work / ENCODER)):
+        # interrupted while the bags were converted, or the wrong folder: the user can tell
+        console.print(f"no state of a training in {work}: beginning at step 0", soft_wrap=True)
     cache = _cache(arguments, work / "cache", run.model.streams, console)
     recordings, left_out = recordings_of(cache, run.model.streams)
     source = f"{len(recordings)} bags of {arguments.bags.name}"

@@ -76,6 +76,8 @@ def train_ptp(
     Args:
         work: folder of the resumable state and the log, and of the embeddings.
         source: what the recordings are, for the card.
+        resume: go on from what an interrupted run left in `work`; a stage that it had not begun
+            begins.
 
     Returns:
         How the last stage that was begun ended.
@@ -120,7 +122,7 @@ def _train_end_to_end(job: _Job, model: PtpModel, windows: PtpWindows) -> FitRes
         validation=validation,
         folder=job.work,
         fingerprint=fingerprint(job.run, windows),
-        resume=job.resume,
+        resume=job.resume and has_state(job.work),
         quiet=job.quiet,
     )
 
@@ -166,7 +168,7 @@ def _train_encoder(job: _Job) -> tuple[FitResult, FrameEncoder]:
         validation=validation,
         folder=job.work / ENCODER,
         fingerprint=fingerprint(run, windows),
-        resume=job.resume,
+        resume=job.resume and has_state(job.work / ENCODER),
         quiet=job.quiet,
         title=ENCODER,
     )

@@ -76,6 +76,13 @@ def test_trains_to_a_checkpoint(words, tmp_path, embodiment, capsys):
     assert "left out 1 episodes" in capsys.readouterr().out
 
 
+def test_resuming_before_there_is_a_state_begins(words, tmp_path, capsys):
+    """Ctrl-C may come while bags are converted; the same command with --resume must do."""
+    assert train.main([*words, "--resume"]) == 0
+    assert "beginning at step 0" in capsys.readouterr().out
+    assert (tmp_path / "model" / "config.yaml").exists()
+
+
 @pytest.mark.parametrize(
     "change, error, message",
     [
@@ -104,5 +111,9 @@ def test_config_of_the_repository_is_valid():
     short = read_run(
         train._config_file(train.Arguments.config.with_stem("ptp_replace_object_short"))
     )
+    image = read_run(
+        train._config_file(train.Arguments.config.with_stem("ptp_replace_object_image"))
+    )
+    assert image.encoder is not None and "object_position" not in image.model.streams
     # the rival differs in how far it looks back, and in nothing else
     assert short.model == replace(long.model, history=2) and short.training == long.training
