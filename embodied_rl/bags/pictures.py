@@ -28,8 +28,11 @@ def write_strip(bag_path: Path, path: Path, frames: int = 8, height_px: int = 16
     rows = [row for row in rows if row]
     if not rows:
         return None
-    width = min(len(row) for row in rows)
-    picture = np.concatenate([np.concatenate(row[:width], axis=1) for row in rows])
+    columns = min(len(row) for row in rows)
+    bands = [np.concatenate(row[:columns], axis=1) for row in rows]
+    width = max(band.shape[1] for band in bands)  # cameras may have different proportions
+    bands = [np.pad(band, ((0, 0), (0, width - band.shape[1]), (0, 0))) for band in bands]
+    picture = np.concatenate(bands)
     with atomic_write(path) as temporary:
         PillowImage.fromarray(picture).save(temporary, format="PNG")
     return path
