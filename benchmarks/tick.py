@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from _report import report
 
-from embodied_rl.bringup.environment import PROFILE, child_environment, share_file
+from embodied_rl.bringup.environment import PROFILE, child_environment, require_ros, share_file
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
 from embodied_rl.core.window import History, Observation, Sample
@@ -109,6 +109,7 @@ class TimedPolicy:
 
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench tick")
+    require_ros()
     environment = child_environment(
         {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",

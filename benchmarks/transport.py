@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from _report import report
 
-from embodied_rl.bringup.environment import PROFILE, child_environment, share_file
+from embodied_rl.bringup.environment import PROFILE, child_environment, require_ros, share_file
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 TARGETS = {"delivered": (">=", 1.0), "latency_p50_ms": ("<=", 5.0)}
@@ -35,6 +35,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench transport")
+    require_ros()
     ours = _measure(arguments.seconds, profile=True)
     rival = _measure(min(arguments.seconds, 10.0), profile=False)
     figures = {**ours, **{f"without_profile.{key}": value for key, value in rival.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from embodied_rl.core.errors import UserError
 
 PACKAGE = "embodied_rl"
 PROFILE = "config/fastdds_profile.xml"
+ROS_ADVICE = "make setup installs the wheels; or source /opt/ros/<distro>/setup.bash first"
 _BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 
@@ -87,3 +89,20 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     if foreign or not wheels:
         environment.pop(_BOOTSTRAP_MARK, None)
     return environment
+
+
+def require_ros() -> None:
+    """Tries ROS before anything starts: a missing or foreign one would fail node by node.
+
+    Raises:
+        UserError: ``import rclpy`` does not work; says why and what to do.
+    """
+    tried = subprocess.run(
+        [sys.executable, "-c", "import rclpy"],
+        env=child_environment({}),
+        capture_output=True,
+        text=True,
+    )
+    if tried.returncode:
+        reason = (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
+        raise UserError(f"ROS 2 does not work here: import rclpy: {reason}; {ROS_ADVICE}")

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from embodied_rl.bringup.environment import PROFILE, models
+from embodied_rl.bringup.environment import PROFILE, ROS_ADVICE, models
 
 SETUP = "make setup"
 _GIB = 1 << 30
@@ -54,7 +54,6 @@ def python() -> str:
 
 
 def ros() -> str:
-    advice = f"{SETUP} installs the wheels; or source /opt/ros/<distro>/setup.bash first"
     try:
         import_seen = subprocess.run(
             [sys.executable, "-c", "import rclpy; print(rclpy.__file__)"],
@@ -63,7 +62,7 @@ def ros() -> str:
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        raise Trouble(f"import rclpy: {_last_line(error.stderr)}", advice) from None
+        raise Trouble(f"import rclpy: {_last_line(error.stderr)}", ROS_ADVICE) from None
     distro = os.environ.get("ROS_DISTRO")
     if distro:
         return f"rclpy of ROS 2 {distro} ({Path(import_seen.stdout.strip()).parent})"

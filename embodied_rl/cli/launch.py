@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from embodied_rl.bringup import arguments, graph
+from embodied_rl.bringup.environment import require_ros
 from embodied_rl.cli import UsageError
 from embodied_rl.cli.gl_probe import missing_gl
 from embodied_rl.core.errors import UserError
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
             print(f"# stage {node.stage}, {node.role.value}")
             print(shlex.join(command_of(node, built.namespace)))
         return 0
+    require_ros()
     _check_gl(built)
     return Runner(built).run()
 

@@ -39,16 +39,28 @@ def test_a_dry_run_prints_the_commands_in_order(capsys):
 
 
 def test_missing_gl_is_one_line_before_anything_starts(monkeypatch, capsys):
+    monkeypatch.setattr(launch, "require_ros", lambda: None)
     monkeypatch.setattr(launch, "missing_gl", lambda: "no GL: sudo apt install libegl1")
     assert cli.main(["launch", "sim"]) == 1
     error = capsys.readouterr().err
     assert error == "error: no GL: sudo apt install libegl1, or run without images: cameras:=none\n"
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "require_ros", lambda: None)
     (tmp_path / "file").write_text("no folder")
     words = ["launch", "sim", "cameras:=none", f"out:={tmp_path / 'file' / 'run'}"]
     assert cli.main(words) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'file' / 'run'}: expected a folder")
     assert error.count("\n") == 1
+
+
+def test_missing_ros_is_one_line_before_anything_starts(monkeypatch, tmp_path, capsys):
+    (tmp_path / "rclpy.py").write_text("raise ImportError('built for another Python')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert cli.main(["launch", "sim", "cameras:=none", f"out:={tmp_path / 'run'}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ROS 2 does not work here: import rclpy: ImportError: built")
+    assert "make setup" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
