@@ -110,6 +110,9 @@ _SAMPLES = Argument(
     minimum=1,
     optional=True,
 )
+_MEMORY = Argument(
+    "memory", "", "file of policy_node/save_memory and load_memory; empty: in out", "path"
+)
 _NAMESPACE = Argument(
     "namespace", "", "namespace of every node, for robots side by side", "namespace"
 )
@@ -130,6 +133,7 @@ SIM_ARGUMENTS = (
     Argument("visuals", "primitives", "what the cameras see", choices=("primitives", "mesh")),
     _RECORD,
     _OUT,
+    _MEMORY,
     _NAMESPACE,
     Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
     Argument(
@@ -144,6 +148,7 @@ ROBOT_ARGUMENTS = (
     _INSTRUCTION,
     _RECORD,
     _OUT,
+    _MEMORY,
     _NAMESPACE,
     Argument("use_sim_time", "false", "take the time from /clock (a foreign simulator)", "bool"),
 )
@@ -167,7 +172,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     timed: dict[str, Value] = {"use_sim_time": True}
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
-    policy = _policy(values)
+    policy = _policy(values, out)
     remap = _clock_remap(str(values["namespace"]))
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
@@ -222,7 +227,7 @@ def _robot(values: dict[str, Value]) -> Graph:
     simulated = bool(values["use_sim_time"])
     timed: dict[str, Value] = {"use_sim_time": simulated}
     common = {"embodiment": embodiment, "mode": "realtime"} | timed
-    policy = _policy(values)
+    policy = _policy(values, out)
     if policy["policy"] == EXPERT:
         known = ", ".join(models()) or "a folder made by embodied_rl train"
         raise UserError(
@@ -262,9 +267,11 @@ def _record(values: dict[str, Value]) -> Graph:
     )
 
 
-def _policy(values: dict[str, Value]) -> dict[str, Value]:
+def _policy(values: dict[str, Value], out: Path) -> dict[str, Value]:
     """Parameters of the policy node that say which policy, and how it is run."""
     policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    # Robots side by side must not write over each other's memory.
+    policy["memory_path"] = values["memory"] or str(out / "policy_memory.safetensors")
     if values["samples"] != "":
         policy["samples"] = values["samples"]
     return policy

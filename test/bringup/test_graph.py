@@ -59,7 +59,7 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
     assert told["sim_node"] == {
         "world", "task", "mode", "seed", "cameras", "visuals", "embodiment", "command_timeout_s",
     }  # fmt: skip
-    assert told["policy_node"] == {"policy", "task", "embodiment", "mode"}
+    assert told["policy_node"] == {"policy", "task", "embodiment", "mode", "memory_path"}
     assert told["command_gate_node"] == {"embodiment", "mode"}
     assert told["recorder_node"] == {"embodiment", "out", "instruction"}
     assert told["episode_node"] == {"episodes", "mode", "record", "out"}
@@ -97,6 +97,15 @@ def test_robot_keeps_the_command_gate_longest(robot_file, checkpoint):
         "robot", {"embodiment": robot_file, "policy": checkpoint, "use_sim_time": "true"}
     )
     assert simulated.nodes[0].name == "wait_for_clock"
+
+
+def test_a_memory_lies_beside_the_results_of_its_robot(tmp_path):
+    def memory_path(**given: str) -> object:
+        nodes = build("sim", given).nodes
+        return next(n for n in nodes if n.name == "policy_node").parameters["memory_path"]
+
+    assert memory_path(out=str(tmp_path)) == str(tmp_path / "policy_memory.safetensors")
+    assert memory_path(memory=str(tmp_path / "kept")) == str(tmp_path / "kept")
 
 
 def test_record_is_the_recorder_alone(robot_file):
