@@ -195,5 +195,5 @@ def test_nodes_end_when_the_runner_is_killed(run):
     one = run("a:live:60:0:required", "b:live:60:0:required")
     wait_for(lambda: len(one.names("start")) == 2, "both nodes started")
     os.kill(one.process.pid, signal.SIGKILL)
-    one.finish()
+    assert one.finish()[0] == -signal.SIGKILL
     wait_for(lambda: not any(alive(pid) for _, _, pid in one.events()), "no orphan left")

@@ -98,13 +98,12 @@ def test_activates_with_sound_streams_only(robot, probe, processes):
 def test_names_the_missing_stream(robot, probe, processes):
     robot.skip["object_pose"] = 10**9
     states = start(probe, processes)
+    named = "'object_position' on object_pose: expected 20 Hz, saw 0"
     probe.until(
-        lambda: (
-            not change(probe, Transition.TRANSITION_ACTIVATE)
-            and "'object_position' on object_pose: expected 20 Hz, saw 0" in reasons(states)
-        ),
+        lambda: not change(probe, Transition.TRANSITION_ACTIVATE) and named in reasons(states),
         "refusal of a missing stream",
     )
+    assert not change(probe, Transition.TRANSITION_ACTIVATE), "activated after the refusal"
 
 
 def no_number(message) -> None:
