@@ -60,6 +60,8 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
         "world", "task", "mode", "seed", "cameras", "visuals", "embodiment", "command_timeout_s",
     }  # fmt: skip
     assert told["policy_node"] == {"policy", "task", "embodiment", "mode", "memory_path"}
+    four = build("sim", {"samples": "4"})
+    assert [n.parameters["samples"] for n in four.nodes if n.name == "policy_node"] == [4]
     assert told["command_gate_node"] == {"embodiment", "mode"}
     assert told["recorder_node"] == {"embodiment", "out", "instruction"}
     assert told["episode_node"] == {"episodes", "mode", "record", "out"}
@@ -120,6 +122,7 @@ def test_record_is_the_recorder_alone(robot_file):
         ("simulator", {}, "unknown graph 'simulator'"),
         ("sim", {"task": "replace"}, "expected one of count_pushes, pick_place"),
         ("sim", {"world": "kitchen"}, "expected one of tabletop"),
+        ("sim", {"samples": "0"}, "samples:=0: expected a whole number of at least 1"),
         ("sim", {"policy": "exprt"}, "no such model (did you mean expert?)"),
         ("sim", {"embodiment": "/nowhere.yaml"}, "embodiment:=/nowhere.yaml: no such file"),
         ("robot", {}, "graph 'robot' needs embodiment:="),

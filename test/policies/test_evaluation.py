@@ -51,8 +51,14 @@ def test_verb_writes_its_figures(tmp_path, capsys):
         (["expert", "--task", "juggle"], "valid: count_pushes, pick_place, replace_object"),
         (["expert", "--episodes", "0"], "at least 1"),
         (["expert", "--card"], "no card"),
+        (["expert", "--samples", "0"], "--samples: expected at least 1, saw 0"),
     ],
 )
 def test_verb_refuses(words, message):
     with pytest.raises(UsageError, match=message):
         verb.main(words)
+
+
+def test_the_expert_draws_no_candidates():
+    with pytest.raises(UserError, match="samples: expected 1 for the expert, .* saw 4"):
+        evaluate_in_process(Evaluation("expert", "replace_object", 1, 0, samples=4))

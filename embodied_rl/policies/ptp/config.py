@@ -134,7 +134,7 @@ class EncoderStage:
 
     def model(self, config: PtpConfig) -> PtpConfig:
         """The short-context policy that belongs to a long-context one."""
-        return replace(config, history=self.history, supervised_past=-1)
+        return replace(config, history=self.history, supervised_past=-1, samples=1)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class PtpPolicy:
         self.samples = config.samples if samples is None else samples
         self.budget_s = budget_s
         self.model = model.eval().requires_grad_(False)
+        # Convolutions of one image at a time are a fifth faster in this layout.
+        self.model.encoder.to(memory_format=torch.channels_last)
         self.period_ns = embodiment.period_ns
         self.spec = PolicySpec(
             name=name,

@@ -1,6 +1,7 @@
 """What the live policy saves itself changes nothing: against all frames encoded anew at every
 control step, and the whole network run anew at every denoising step."""
 
+import copy
 from collections import Counter
 from dataclasses import replace
 
@@ -8,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 from ptp_cases import PERIOD_NS, episode, make_recording, rows_of
+from ptp_image_cases import CONFIG, make_image_recordings, make_robot
 from test_ptp_runtime import make_policy
 
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import history_indices
+from embodied_rl.nn.vision import ImageSettings
+from embodied_rl.policies.ptp.data import PtpWindows
+from embodied_rl.policies.ptp.model import PtpModel
+from embodied_rl.policies.ptp.runtime import PtpPolicy
 
 
 def plain_tokens(model, rows, tick, noise):
@@ -57,6 +63,35 @@ def test_equals_the_plain_path(config, embodiment, recordings, samples, predicti
         np.testing.assert_allclose(chunk.values, best, atol=1e-5)
         policy.executed(ActionChunk(chunk.stamp_ns, PERIOD_NS, np.clip(chunk.values, -1, 1)))
     assert len(drawn[-1]) == samples
+
+
+@pytest.mark.parametrize("kind", ["small_cnn", "resnet18"])
+def test_equals_the_plain_path_from_two_cameras(kind):
+    """The policy encodes one frame at a time, in its own layout of the weights; a copy of the model
+    as it was trained encodes the whole window at once."""
+    images = {k: ImageSettings(kind, crop=20, keypoints=8, features=6) for k in ("left", "right")}
+    config = replace(CONFIG, encoders=images)
+    robot, recordings = make_robot(), make_image_recordings()
+    torch.manual_seed(0)
+    model = PtpModel(config, {k: robot.streams[k].shape for k in config.streams}, 2).eval()
+    PtpWindows(recordings, config).fit_limits(model)
+    original = copy.deepcopy(model)
+    policy = PtpPolicy(model, robot, name="watch_ptp", samples=2)
+    drawn, draw = [], policy._draw
+
+    def noted_draw(count):
+        drawn.append(draw(count)[:1])
+        return drawn[-1]
+
+    policy._draw = noted_draw
+    policy.reset(episode())
+    rows = list(rows_of(recordings[1]))
+    for tick, row in enumerate(rows):
+        policy.observe(row)
+        chunk = policy.act()
+        with torch.no_grad():
+            expected = plain_tokens(original, rows, tick, drawn[-1])[0, config.past :]
+        np.testing.assert_allclose(chunk.values, expected.numpy(), atol=1e-5)
 
 
 def test_each_frame_is_encoded_once_and_each_memory_made_once(
