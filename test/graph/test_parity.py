@@ -16,7 +16,15 @@ from embodied_rl.bags.episode import read_episode
 from embodied_rl.bags.read import Bag
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.policy import episode_seed
-from embodied_rl.core.window import History, Observation, Window, history_indices
+from embodied_rl.core.window import (
+    Arrival,
+    History,
+    Observation,
+    RowBuilder,
+    Sample,
+    Window,
+    history_indices,
+)
 from embodied_rl.nodes.policy_node import PolicyNode
 from embodied_rl.nodes.process import Stop
 from embodied_rl.policies.registry import load_policy
@@ -45,6 +53,19 @@ class Witness:
         self._history = History(HISTORY, STRIDE)
         self.windows: dict[int, Window] = {}
         self.in_force: list[tuple[int, np.ndarray, int]] = []
+        self.in_time: set[tuple[str, int]] = set()
+
+    def listen(self, builder: RowBuilder) -> None:
+        """Note which samples came before the rows that needed them: the others were not seen."""
+        add = builder.add
+
+        def noting(key: str, sample: Sample) -> Arrival:
+            arrival = add(key, sample)
+            if arrival in (Arrival.OK, Arrival.DISORDERED):
+                self.in_time.add((key, sample.stamp_ns))
+            return arrival
+
+        builder.add = noting  # type: ignore[method-assign]
 
     def reset(self, episode) -> None:
         self._history.clear()
@@ -100,6 +121,7 @@ def recorded(request, domain, processes, probe, tmp_path):
             executor.spin_once(timeout_sec=0.05)
 
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    witnesses[0].listen(node._loop.builder)
     thread = threading.Thread(target=spin)
     thread.start()
     try:
@@ -122,32 +144,38 @@ def test_windows_from_the_bag_equal_the_live_ones(recorded):
     mode, witness, folder = recorded
     with Bag.open(folder) as bag:
         episode = read_episode(bag, keys=witness.spec.streams)
-    assert not episode.report.findings
-    assert episode.outcome is not None and episode.outcome.success
+    assert episode.outcome is not None
+    index_of = {stamp: tick for tick, stamp in enumerate(episode.stamps_ns.tolist())}
     compared = 0
-    for tick, stamp in enumerate(episode.stamps_ns.tolist()):
-        if stamp not in witness.windows:
-            continue
+    for stamp in sorted(index_of.keys() & witness.windows.keys()):
         live = witness.windows[stamp]
-        index, inside = history_indices(tick, HISTORY, STRIDE)
+        index, inside = history_indices(index_of[stamp], HISTORY, STRIDE)
         np.testing.assert_array_equal(live.inside, inside)
+        ticks = episode.stamps_ns[index].tolist()
+        whole = True
         for key in witness.spec.streams:
+            if not all((key, tick) in witness.in_time for tick in ticks):
+                whole = False  # on a busy machine a frame is left out, or comes after its row
+                continue
             assert live.values[key].dtype == episode.values[key].dtype
-            assert live.values[key].tobytes() == episode.values[key][index].tobytes(), (key, tick)
+            assert live.values[key].tobytes() == episode.values[key][index].tobytes(), (key, stamp)
             np.testing.assert_array_equal(live.valid[key], episode.valid[key][index] & inside)
-        compared += 1
-    assert compared >= len(episode) - 1 >= 40
+        compared += whole
     if mode == "lockstep":
+        assert not episode.report.findings
+        assert episode.outcome.success
+        assert compared >= len(episode) - 1 >= 40
         _check_against_in_process(episode, witness)
-    _check_executed(episode, witness)
+    assert compared >= 5
+    _check_executed(episode, witness, 40 if mode == "lockstep" else 5)
 
 
-def _check_executed(episode, witness) -> None:
+def _check_executed(episode, witness, least: int) -> None:
     """What the policy heard of its own commands is what the bag holds as actions."""
     told = {stamp: values for stamp, values, _ in witness.in_force}
     rows = dict(zip(episode.stamps_ns.tolist(), episode.actions, strict=True))
     both = told.keys() & rows.keys()
-    assert len(both) >= 40
+    assert len(both) >= least
     for stamp in both:
         np.testing.assert_array_equal(told[stamp][0], rows[stamp])
 
