@@ -223,11 +223,7 @@ class PolicyNode(LifecycleNode):
     def _work(self) -> None:
         """Worker thread: samples into the loop, then every tick that is due."""
         while True:
-            try:
-                item = self._inbox.get(timeout=self.embodiment.period_ns / 20e9)
-            except queue.Empty:
-                pass
-            else:
+            for item in self._arrivals():
                 if item is None:
                     return
                 self._take(item)
@@ -242,6 +238,13 @@ class PolicyNode(LifecycleNode):
                     self.get_logger().fatal(traceback.format_exc())
                     self._stop.set(1)
                     return
+
+    def _arrivals(self) -> list[Arrived | None]:
+        """The next thing that comes; nothing if a twentieth of a control period passes first."""
+        try:
+            return [self._inbox.get(timeout=self.embodiment.period_ns / 20e9)]
+        except queue.Empty:
+            return []
 
     def _take(self, item: Arrived) -> None:
         with self._lock:
