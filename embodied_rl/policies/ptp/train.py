@@ -90,7 +90,7 @@ def train_ptp(
     windows = job.windows(config)
     train = _train_end_to_end if run.encoder is None else _train_staged
     result = train(job, model, windows)
-    if result.finished and result.title not in (ENCODER, EMBEDDINGS):
+    if result.finished:
         publish(
             out,
             policy=POLICY,
