@@ -103,7 +103,7 @@ def _failure(code: int, log_path: Path) -> str:
 def _result(path: Path) -> EpisodeResult:
     with Bag.open(path) as bag:
         episode = read_episode(bag)
-        limited = _limited_chunks(bag)
+        limited = _limited_chunks(bag, int(episode.stamps_ns[-1]) if len(episode) else 0)
     if episode.info is None or episode.outcome is None:
         raise UserError(f"{path}: expected episode/start and episode/outcome in the bag")
     # The row of the final instant has no command that was carried out.
@@ -114,8 +114,11 @@ def _result(path: Path) -> EpisodeResult:
     return EpisodeResult(episode.info, episode.outcome, len(commands), limited, commands)
 
 
-def _limited_chunks(bag: Bag) -> int:
-    """How many chunks of the policy left the command gate with other targets."""
+def _limited_chunks(bag: Bag, end_ns: int) -> int:
+    """How many chunks of the policy left the command gate with other targets.
+
+    One that was planned at the final instant, ``end_ns``, was never carried out.
+    """
     decoder, wanted = Decoder(bag.topics.values()), [f"/{topics.CHUNK}", f"/{topics.EXECUTED}"]
     targets: dict[str, dict[int, list[list[float]]]] = {topic: {} for topic in wanted}
     for message in bag.messages(wanted):
@@ -123,7 +126,9 @@ def _limited_chunks(bag: Bag) -> int:
         positions = [point.positions.tolist() for point in trajectory.points]
         targets[message.topic][stamp_ns(trajectory.header)] = positions
     asked, executed = (targets[topic] for topic in wanted)
-    return sum(executed.get(stamp) != positions for stamp, positions in asked.items())
+    return sum(
+        executed.get(stamp) != positions for stamp, positions in asked.items() if stamp < end_ns
+    )
 
 
 def same_commands(one: list[EpisodeResult], other: list[EpisodeResult]) -> dict[str, float]:
