@@ -45,7 +45,7 @@ class Arguments:
     """Pixels of an image's side."""
     crop: int = 76
     """Pixels of the crop's side."""
-    batch: int = 4
+    batch: int = 8
     width: int = 256
     layers: int = 8
     rounds: int = 5
@@ -101,7 +101,17 @@ def _measure(arguments: Arguments, folder: Path) -> dict[str, float]:
         "peak_memory_end_to_end_mb": _peak_mb(),
         **{
             key: float(getattr(arguments, key))
-            for key in ("batch", "threads", "head_steps", "encoder_steps", "frames")
+            for key in (
+                "batch",
+                "threads",
+                "side",
+                "crop",
+                "width",
+                "layers",
+                "head_steps",
+                "encoder_steps",
+                "frames",
+            )  # fmt: skip
         },
     }
 
