@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from embodied_rl.core.policy import EpisodeInfo, Outcome
 rclpy = pytest.importorskip("rclpy")
 
 from rclpy.context import Context  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -87,6 +89,8 @@ class Bench:
                 self.publishers[entry.topic].publish(entry.raw())
             if number % 20 == 0:
                 time.sleep(0.001)  # a simulator does not publish a second of data in one burst
+        for publisher in self.publishers.values():
+            assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE_S))
 
     def call(self, name: str) -> Trigger.Response:
         client = self.node.create_client(Trigger, f"recorder_node/{name}")
@@ -207,10 +211,14 @@ def test_kill_leaves_a_readable_bag(make_bench):
     path = Path(bench.call("start").message)
     partial = path.with_name(path.name + ".partial")
     bench.publish(script)
-    written = partial / f"{path.name}_0.mcap"
-    # the node writes what it has once a second
-    total = sum(len(entry.raw()) for entry in script.entries)
-    bench.wait(lambda: written.stat().st_size > total, "the second on disk")
+    sent = Counter(entry.topic for entry in script.entries if entry.topic in bench.publishers)
+
+    def on_disk() -> bool:
+        """The node writes what it has once a second."""
+        with Bag.open(partial) as bag:
+            return all(t in bag.topics and bag.topics[t].count >= n for t, n in sent.items())
+
+    bench.wait(on_disk, "all messages on disk")
     bench.process.kill()
     bench.process.wait(DEADLINE_S)
     with Bag.open(bench.out) as bag:

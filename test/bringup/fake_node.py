@@ -1,6 +1,8 @@
 """A program that stands in for a node: says when it starts and ends, and ends as it is told.
 
-Usage: fake_node.py NAME JOURNAL BEHAVIOUR [seconds]
+Usage: fake_node.py NAME JOURNAL BEHAVIOUR [MOMENT]
+
+MOMENT is a number of seconds, or the name of a node: as soon as that one has started.
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ import sys
 import time
 
 name, journal, behaviour = sys.argv[1:4]
-seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 60.0
+moment = sys.argv[4] if len(sys.argv) > 4 else "60"
 
 
 def note(event: str) -> None:
     with open(journal, "a", encoding="utf-8") as file:
         file.write(f"{event} {name} {os.getpid()}\n")
+
+
+def wait() -> None:
+    if moment[0].isdigit():
+        time.sleep(float(moment))
+        return
+    while f"start {moment} " not in open(journal, encoding="utf-8").read():  # noqa: SIM115
+        time.sleep(0.02)
 
 
 def end(code: int) -> None:
@@ -42,12 +52,12 @@ if behaviour == "parent":
 note("start")
 print(f"{name} says hello", flush=True)
 if behaviour.startswith("exit"):
-    time.sleep(seconds)
+    wait()
     end(int(behaviour.removeprefix("exit")))
 if behaviour == "crash":
-    time.sleep(seconds)
+    wait()
     os.kill(os.getpid(), signal.SIGKILL)
-deadline = time.monotonic() + seconds
+deadline = time.monotonic() + float(moment)
 while time.monotonic() < deadline:
     time.sleep(0.02)
 end(0)

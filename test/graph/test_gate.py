@@ -167,3 +167,4 @@ def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes):
     probe.until(lambda: answered(100), "command at 100 s")
     probe.until(lambda: len(sent[-1][1].points) == 1, "hold, since no heartbeat comes")
     probe.until(lambda: answered(5), "command after the clock was set back to 5 s")
+    assert sent[0][1].header.stamp.sec == 100 and sent[-1][1].header.stamp.sec == 5
