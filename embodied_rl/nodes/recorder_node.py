@@ -129,6 +129,10 @@ class RecorderNode(Node):
     def _on_message(self, topic: Topic, data: bytes) -> None:
         if topic.name == names.INSTRUCTION:
             self._last_instruction = data
+        if topic.name == names.EPISODE_OUTCOME:
+            # The executor takes one message a topic in turn, so an outcome overtakes the samples
+            # that wait; a reader of the bag ends the episode at the outcome and would lose them.
+            self._take_waiting()
         if self._writer is None or not self._belongs(topic, data):
             return
         if not topic.declared:
