@@ -23,7 +23,7 @@ from .conftest import EMBODIMENT
 
 ARM = "joint_trajectory_controller/joint_trajectory"
 PERIOD_S = 0.1
-SCHEDULING_S = 0.1  # what a busy test machine may add between the gate's timer and this process
+SCHEDULING_S = 1.0  # what a busy test machine may add between the gate's timer and this process
 
 
 def activate(probe) -> None:
