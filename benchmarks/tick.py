@@ -20,7 +20,13 @@ import numpy as np
 import tyro
 from _report import report
 
-from embodied_rl.bringup.environment import PROFILE, child_environment, require_ros, share_file
+from embodied_rl.bringup.environment import (
+    PROFILE,
+    child_environment,
+    private_domain,
+    require_ros,
+    share_file,
+)
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
 from embodied_rl.core.window import History, Observation, Sample
@@ -113,7 +119,7 @@ def main(argv: list[str]) -> int:
     environment = child_environment(
         {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "ROS_DOMAIN_ID": str(os.getpid() % 100),
+            "ROS_DOMAIN_ID": str(private_domain()),
             "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
         }
     )

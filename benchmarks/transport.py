@@ -8,7 +8,6 @@ shared-memory profile that the bring-up sets.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,7 +18,13 @@ import numpy as np
 import tyro
 from _report import report
 
-from embodied_rl.bringup.environment import PROFILE, child_environment, require_ros, share_file
+from embodied_rl.bringup.environment import (
+    PROFILE,
+    child_environment,
+    private_domain,
+    require_ros,
+    share_file,
+)
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 TARGETS = {"delivered": (">=", 1.0), "latency_p50_ms": ("<=", 5.0)}
@@ -47,7 +52,7 @@ def _measure(seconds: float, profile: bool) -> dict[str, float]:
     environment = child_environment({})
     environment.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    environment["ROS_DOMAIN_ID"] = str(os.getpid() % 100)
+    environment["ROS_DOMAIN_ID"] = str(private_domain())
     if profile:
         environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(share_file(PROFILE))
     command = [sys.executable, __file__, str(seconds), str(int(profile))]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from embodied_rl.core.errors import UserError
 
 PACKAGE = "embodied_rl"
 PROFILE = "config/fastdds_profile.xml"
 ROS_ADVICE = "make setup installs the wheels; or source /opt/ros/<distro>/setup.bash first"
+_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports meet the system's own
+_claims: list[TextIO] = []
 _BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 
@@ -71,6 +76,27 @@ def defaults(local: bool) -> dict[str, str]:
     if "FASTDDS_DEFAULT_PROFILES_FILE" in os.environ:  # the newer name of the same variable
         del wanted["FASTRTPS_DEFAULT_PROFILES_FILE"]
     return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def private_domain() -> int:
+    """A ROS domain that no other process of this machine that asks here has, until we end.
+
+    Two graphs that share a domain by chance mix their topics, and nothing looks wrong at first.
+
+    Raises:
+        UserError: all are taken.
+    """
+    for shift in range(len(_DOMAINS)):
+        domain = _DOMAINS[(os.getpid() + shift) % len(_DOMAINS)]
+        path = Path(tempfile.gettempdir()) / f"{PACKAGE}_domain_{domain}.lock"
+        try:
+            claim = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody has it, or the file is another user's
+            continue
+        _claims.append(claim)  # the lock lives as long as the file is open
+        return domain
+    raise UserError(f"ROS_DOMAIN_ID: expected a free one of {_DOMAINS}, saw all of them taken")
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from embodied_rl.bags import topics
 from embodied_rl.bags.episode import read_episode
 from embodied_rl.bags.messages import Decoder
 from embodied_rl.bags.read import Bag
-from embodied_rl.bringup.environment import child_environment
+from embodied_rl.bringup.environment import child_environment, private_domain
 from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.evaluation import Evaluation
@@ -91,7 +90,7 @@ def _cameras(evaluation: Evaluation) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """A domain of its own, so that no other graph of this machine joins in."""
-    return child_environment({"ROS_DOMAIN_ID": str(os.getpid() % 100)})
+    return child_environment({"ROS_DOMAIN_ID": str(private_domain())})
 
 
 def _failure(code: int, log_path: Path) -> str:

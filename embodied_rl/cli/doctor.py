@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from embodied_rl.bringup.environment import child_environment, defaults
+from embodied_rl.bringup.environment import child_environment, defaults, private_domain
 
 LIMIT_S = 60.0
 
@@ -89,7 +89,7 @@ def examine() -> list[Finding]:
     wanted = defaults(local=True)
     wanted.pop("OMP_NUM_THREADS", None)  # report the threads torch takes when nobody limits it
     # A domain of its own: the round trip must not meet a robot or another doctor.
-    domain = str(100 + os.getpid() % 100)
+    domain = str(private_domain())
     environment = child_environment(wanted | {"ROS_DOMAIN_ID": domain, "EGL_LOG_LEVEL": "fatal"})
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda q: _ask(q, environment), QUESTIONS))

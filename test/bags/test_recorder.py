@@ -21,6 +21,7 @@ from rosbags.rosbag2 import Reader
 
 from embodied_rl.bags.episode import read_episode
 from embodied_rl.bags.read import Bag
+from embodied_rl.bringup.environment import private_domain
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 
 rclpy = pytest.importorskip("rclpy")
@@ -127,7 +128,7 @@ def make_bench(tmp_path: Path) -> Iterator:
     benches: list[Bench] = []
 
     def build(**arguments) -> Bench:
-        domain = 20 + (os.getpid() + len(benches)) % 80
+        domain = private_domain()
         benches.append(Bench(tmp_path, domain, **arguments))
         return benches[-1]
 

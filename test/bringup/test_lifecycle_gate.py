@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from embodied_rl.bringup.environment import child_environment, defaults
+from embodied_rl.bringup.environment import child_environment, defaults, private_domain
 
 pytest.importorskip("rclpy")
 FAKE = str(Path(__file__).with_name("fake_lifecycle.py"))
@@ -20,7 +19,7 @@ def environment() -> dict[str, str]:
     return child_environment(
         defaults(local=True)
         | {
-            "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+            "ROS_DOMAIN_ID": str(private_domain()),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         }
     )

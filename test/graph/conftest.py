@@ -18,7 +18,12 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
-from embodied_rl.bringup.environment import PROFILE, child_environment, share_file  # noqa: E402
+from embodied_rl.bringup.environment import (  # noqa: E402
+    PROFILE,
+    child_environment,
+    private_domain,
+    share_file,
+)
 
 EMBODIMENT = share_file("sim_worlds/tabletop/ur5e_2f85.yaml")
 
@@ -125,12 +130,9 @@ def _transport() -> Iterator[None]:
             os.environ[key] = value
 
 
-_domains = iter(range(os.getpid() % 40 + 1, 101))
-
-
 @pytest.fixture
 def domain() -> int:
-    return next(_domains)
+    return private_domain()
 
 
 @pytest.fixture
