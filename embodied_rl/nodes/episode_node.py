@@ -32,7 +32,9 @@ from embodied_rl.nodes import qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
 SERVICE_DEADLINE_S = 60.0
-SETTLE_S = 0.5
+# Topics are connected some time after their nodes are up, later on a busy machine; what is published
+# before a subscriber is connected, it never gets, and a bag would lack its first rows.
+SETTLE_S = 2.0
 
 
 class Interrupted(Exception):
