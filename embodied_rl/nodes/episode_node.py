@@ -32,8 +32,8 @@ from embodied_rl.nodes import qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
 SERVICE_DEADLINE_S = 60.0
-# Topics are connected some time after their nodes are up, later on a busy machine; what is published
-# before a subscriber is connected, it never gets, and a bag would lack its first rows.
+# Topics are connected some time after their nodes are up, later on a busy machine; a subscriber
+# never gets what was published before that, and a bag would lack its first rows.
 SETTLE_S = 2.0
 
 
