@@ -42,6 +42,7 @@ EXTRAS = {
         "pillow",
     ],
     "torch": ["torch==2.13.0"],
+    "plot": ["matplotlib"],
     "dev": [
         "diffusers",  # reference implementation in tests
         "hypothesis",
@@ -53,7 +54,7 @@ EXTRAS = {
         "types-PyYAML",
     ],
 }
-EXTRAS["all"] = EXTRAS["sim"] + EXTRAS["torch"]
+EXTRAS["all"] = EXTRAS["sim"] + EXTRAS["torch"] + EXTRAS["plot"]
 
 
 def tree(root: str) -> list[tuple[str, list[str]]]:
