@@ -1,0 +1,125 @@
+"""One plain style for the pictures of benchmarks, and their writing beside the JSON.
+
+    with picture(beside(json_path), columns=2, size=(8, 3)) as axes:
+        points(axes[0, 0], labels, values, lows, highs)
+
+Nothing here needs a display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from embodied_rl.core.checkpoint import atomic_write
+
+# Okabe and Ito's colours: told apart with any kind of colour vision, and in greyscale print.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
+)  # fmt: skip
+GREY = "#7F7F7F"
+STYLE = {
+    "figure.dpi": 150,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def beside(json_path: Path) -> Path:
+    """The picture that belongs to a result file."""
+    return json_path.with_suffix(".png")
+
+
+@contextmanager
+def picture(
+    path: Path,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: tuple[float, float],
+    title: str = "",
+    sharex: bool | str = False,
+    sharey: bool | str = False,
+) -> Iterator[np.ndarray]:
+    """Axes ``(rows, columns)`` of a new figure; a PNG is written when the block succeeds.
+
+    Args:
+        size: width and height in inches; 150 pixels each.
+        sharex, sharey: as in matplotlib: "row" or "col" shares an axis along that direction.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        if title:
+            figure.suptitle(title)
+        yield figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def points(
+    axis: Axes,
+    labels: Sequence[str],
+    values: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    *,
+    colours: Sequence[str] | str = BLUE,
+) -> None:
+    """One mark a label, side by side, with an interval where `low` and `high` are given."""
+    places, chosen = _places(axis, labels, colours)
+    for place, value, colour in zip(places, values, chosen, strict=True):
+        axis.plot(place, value, "o", color=colour, markersize=7, zorder=3)
+    if low is not None and high is not None:
+        axis.vlines(places, low, high, colors=chosen, linewidth=2.2, zorder=2)
+
+
+def bars(
+    axis: Axes,
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    colours: Sequence[str] | str = BLUE,
+    number: str = "{:.3g}",
+) -> None:
+    """One bar a label with its value written on top; for quantities that begin at zero."""
+    places, chosen = _places(axis, labels, colours)
+    drawn = axis.bar(places, values, width=0.62, color=chosen)
+    axis.bar_label(drawn, [number.format(value) for value in values], padding=2, fontsize=8)
+    axis.margins(y=0.15)
+
+
+def target(axis: Axes, value: float, text: str) -> None:
+    """A dashed line at what is aimed for, with its meaning written at the right end."""
+    axis.axhline(value, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    axis.annotate(
+        text, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2),
+        textcoords="offset points", ha="right", va="bottom", fontsize=7.5, color=GREY,
+    )  # fmt: skip
+
+
+def _places(
+    axis: Axes, labels: Sequence[str], colours: Sequence[str] | str
+) -> tuple[np.ndarray, list[str]]:
+    """Positions of the labels along x, and a colour for each."""
+    places = np.arange(len(labels))
+    axis.set_xticks(places, labels)
+    axis.set_xlim(-0.6, len(labels) - 0.4)
+    return places, [colours] * len(labels) if isinstance(colours, str) else list(colours)
