@@ -175,7 +175,7 @@ def fit(
             last = train_step(state, loss, settings, training)
             record: dict[str, Any] = {"step": state.step, "loss": last}
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
-                validated = _validate(state, loss, settings, validation)
+                validated = validation_loss(state, loss, settings, validation)
                 record |= {"validation": validated, "wall_s": time.monotonic() - began}
             if "validation" in record or state.step % 20 == 0:
                 log.write(json.dumps(record) + "\n")
@@ -228,7 +228,7 @@ def train_step(
 
 
 @torch.no_grad()
-def _validate(
+def validation_loss(
     state: TrainState, loss: LossFunction, settings: TrainSettings, validation: np.ndarray
 ) -> float | None:
     """Loss of the averaged weights on at most 8 batches, the same windows and noise every time."""
