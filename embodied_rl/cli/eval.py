@@ -46,6 +46,8 @@ class Arguments:
     """Write the figures to this file."""
     samples: int | None = None
     """Candidates each plan is chosen from, by what was executed; default: the model's own."""
+    device: str = "auto"
+    """Where the policy is computed: auto (a GPU if there is one), cpu, cuda, or cuda:N."""
     workers: int = 2
     """Processes that run episodes; the figures do not depend on it."""
     ros: bool = False
@@ -74,7 +76,12 @@ def main(argv: list[str]) -> int:
     if arguments.samples is not None and arguments.samples < 1:
         raise UsageError(f"--samples: expected at least 1, saw {arguments.samples}")
     evaluation = Evaluation(
-        arguments.model, task, arguments.episodes, arguments.seed, arguments.samples
+        arguments.model,
+        task,
+        arguments.episodes,
+        arguments.seed,
+        arguments.samples,
+        arguments.device,
     )
     results = _run(evaluation, arguments)
     figures = summary(evaluation, results)

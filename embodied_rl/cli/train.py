@@ -43,6 +43,8 @@ class Arguments:
     """In place of the config's training.seed."""
     resume: bool = False
     """Go on from the state that an interrupted run left."""
+    device: str = "auto"
+    """Where to compute: auto (a GPU if there is one), cpu, cuda, or cuda:N."""
     workers: int = 2
     """Processes that convert bags."""
     threads: int = 1
@@ -95,6 +97,7 @@ def _train_ptp(arguments: Arguments) -> int:
         out=out,
         work=work,
         source=source,
+        device=arguments.device,
         resume=arguments.resume,
     )
     if not result.finished:

@@ -42,9 +42,14 @@ class Diffusion:
         return [int(t) for t in self._sampler.timesteps]
 
     def corrupt(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """One step and one noise a sample: clean (B, T, A) -> noisy, step (B,), target."""
-        noise = torch.randn(clean.shape, generator=generator)
-        step = torch.randint(0, self.steps, (clean.shape[0],), generator=generator)
+        """One step and one noise a sample: clean (B, T, A) -> noisy, step (B,), target.
+
+        They are drawn on the generator's device: with one of the CPU a run draws the same numbers
+        wherever it is computed.
+        """
+        drawn = {"generator": generator, "device": generator.device}
+        noise = torch.randn(clean.shape, **drawn).to(clean.device)
+        step = torch.randint(0, self.steps, (clean.shape[0],), **drawn).to(clean.device)
         noisy = self._forward.add_noise(clean, noise, step)
         return noisy, step, clean if self.prediction == "sample" else noise
 

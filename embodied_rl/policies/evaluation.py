@@ -23,13 +23,14 @@ from embodied_rl.training.statistics import wilson_interval
 @dataclass(frozen=True)
 class Evaluation:
     """What to evaluate: `episodes` episodes, their seeds counted from `seed`; `samples` candidates
-    a plan in place of the model's own number."""
+    a plan in place of the model's own number, computed on `device`."""
 
     model: str
     task: str
     episodes: int
     seed: int
     samples: int | None = None
+    device: str = "auto"
 
 
 @dataclass
@@ -46,7 +47,11 @@ class _Bench:
         world = TASKS[task]().world
         simulator = make_simulator(world, task)
         policy = load_policy(
-            evaluation.model, simulator.embodiment, task, samples=evaluation.samples
+            evaluation.model,
+            simulator.embodiment,
+            task,
+            samples=evaluation.samples,
+            device=evaluation.device,
         )
         missing = sorted(set(policy.spec.streams) - set(simulator.streams))
         if missing:

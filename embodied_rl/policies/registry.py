@@ -83,6 +83,7 @@ def load_policy(
     *,
     samples: int | None = None,
     budget_s: float | None = None,
+    device: str = "auto",
 ) -> Policy:
     """A policy ready for `reset`.
 
@@ -92,10 +93,11 @@ def load_policy(
         samples: candidates that each plan is chosen from; None takes the model's own number.
         budget_s: time after which a policy with several candidates makes do with fewer; None
             leaves them all, which a run that must be repeatable needs.
+        device: where its networks are computed: auto (a GPU if there is one), cpu, cuda, cuda:N.
 
     Raises:
         UserError: unknown name, a checkpoint that does not fit the embodiment, or `samples` that
-            the policy cannot draw.
+            the policy cannot draw, or a device that is not here.
     """
     if name == EXPERT:
         if samples not in (None, 1):
@@ -110,4 +112,6 @@ def load_policy(
     if policy not in LOADERS:
         known = ", ".join(sorted(LOADERS))
         raise UserError(f"{folder / CONFIG}: policy: expected one of {known}, saw {policy!r}")
-    return LOADERS[policy](folder, embodiment, samples=samples, budget_s=budget_s)
+    return LOADERS[policy](
+        folder, embodiment, samples=samples, budget_s=budget_s, device=device
+    )

@@ -35,7 +35,8 @@ def save_state(folder: Path, state: TrainState, fingerprint: str) -> None:
         for key, value in moments.items():
             tensors[f"optimizer/{names[id(parameter)]}/{key}"] = value
     config = {"step": state.step, "ema_count": state.ema.count, "fingerprint": fingerprint}
-    save_checkpoint(folder / STATE, config, tensors, "Unfinished training state.\n")
+    arrays = {key: tensor.detach().cpu().numpy() for key, tensor in tensors.items()}
+    save_checkpoint(folder / STATE, config, arrays, "Unfinished training state.\n")
 
 
 def has_state(folder: Path) -> bool:
@@ -66,7 +67,10 @@ def load_state(folder: Path, state: TrainState, fingerprint: str) -> None:
     state.ema.restore(part["ema"], int(config["ema_count"]))
     for name, parameter in state.model.named_parameters():
         moments = {
-            k.rsplit("/", 1)[1]: v for k, v in part["optimizer"].items() if k.startswith(f"{name}/")
+            # the count of steps is a number, which AdamW keeps on the CPU
+            k.rsplit("/", 1)[1]: v.to(parameter.device) if v.ndim else v
+            for k, v in part["optimizer"].items()
+            if k.startswith(f"{name}/")
         }
         if moments:
             state.optimizer.state[parameter] = moments

@@ -25,6 +25,7 @@ import yaml
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import load_yaml_mapping
+from embodied_rl.nn.device import device_of
 from embodied_rl.nn.encoders import FrameEncoder, encoder_hash
 from embodied_rl.policies.ptp.data import Prepared, PtpWindows
 from embodied_rl.training.supervised import progress_bar, stop_on_interrupt
@@ -143,16 +144,16 @@ def build_embeddings(
 
 def encode_episode(encoder: FrameEncoder, episode: Prepared) -> np.ndarray:
     """Embeddings (N, E) float32 of all rows of an episode."""
-    parts = []
+    parts, device = [], device_of(encoder)
     with torch.inference_mode():
         for start in range(0, len(episode), _BATCH):
             rows = slice(start, start + _BATCH)
             # float32 is what the live policy hands to the encoder; bytes are exact in it
             frames = {
-                key: torch.from_numpy(episode.rows(key, rows).astype(np.float32))[None]
+                key: torch.from_numpy(episode.rows(key, rows).astype(np.float32))[None].to(device)
                 for key in encoder.streams
             }
-            parts.append(encoder(frames)[0].numpy())
+            parts.append(encoder(frames)[0].cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -82,7 +82,11 @@ class PtpModel(nn.Module):
 
     def clocks(self) -> dict[int, list[KeysValues]]:
         """What `sample` needs to know of the diffusion steps; the same until the weights change."""
-        return {t: self.denoiser.clock(torch.tensor([t])) for t in self.diffusion.timesteps}
+        device = self.denoiser.action_position.device
+        return {
+            t: self.denoiser.clock(torch.tensor([t], device=device))
+            for t in self.diffusion.timesteps
+        }
 
     def sample(
         self,

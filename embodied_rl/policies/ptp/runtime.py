@@ -18,6 +18,7 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec, episode_seed
 from embodied_rl.core.schema import Section
 from embodied_rl.core.window import History, Observation
+from embodied_rl.nn.device import AUTO, choose_device, moved
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig
 from embodied_rl.policies.ptp.model import PtpModel
 from embodied_rl.policies.ptp.rows import RowCarrier
@@ -48,6 +49,7 @@ class PtpPolicy:
         name: str,
         samples: int | None = None,
         budget_s: float | None = None,
+        device: str = AUTO,
     ) -> None:
         """
         Args:
@@ -55,9 +57,11 @@ class PtpPolicy:
             budget_s: an `act` with more than one candidate that takes longer halves their number
                 for the rest of the episode. None never does: the run then does not depend on how
                 fast the machine is.
+            device: where to compute, see `choose_device`; memory and noise stay on the CPU.
 
         Raises:
-            UserError: `samples` is below 1, or above 1 for a model that does not learn its past.
+            UserError: `samples` is below 1, or above 1 for a model that does not learn its past;
+                no such device.
         """
         if samples is not None:
             try:
@@ -67,7 +71,8 @@ class PtpPolicy:
         config = model.config
         self.samples = config.samples if samples is None else samples
         self.budget_s = budget_s
-        self.model = model.eval().requires_grad_(False)
+        self._device = choose_device(device)
+        self.model = model.eval().requires_grad_(False).to(self._device)
         # Convolutions of one image at a time are a fifth faster in this layout.
         self.model.encoder.to(memory_format=torch.channels_last)
         self.period_ns = embodiment.period_ns
@@ -130,7 +135,7 @@ class PtpPolicy:
             return  # nothing complete to remember yet: for the policy the episode has not begun
         frames = {k: torch.from_numpy(_numbers(v)[None, None]) for k, v in row.items()}
         with torch.inference_mode():
-            embedding = self.model.encoder(frames)[0, 0].numpy()
+            embedding = self.model.encoder(moved(frames, self._device))[0, 0].cpu().numpy()
         valid = not self._carrier.missing
         self._ring.push(Observation(observation.stamp_ns, {FRAME: embedding}, {FRAME: valid}))
 
@@ -150,13 +155,14 @@ class PtpPolicy:
         window = self._ring.window()
         done, known = self._done(self._stamp_ns, window.inside)
         count = self._affordable if known.any() else 1
-        frames = torch.from_numpy(window.values[FRAME])[None]
+        frames = torch.from_numpy(window.values[FRAME])[None].to(self._device)
         with torch.inference_mode():
-            tokens = self.model.sample(frames, self._draw(count), self._clocks)
-            best = self._verify(tokens, done, known)
+            noise = self._draw(count).to(self._device)
+            tokens = self.model.sample(frames, noise, self._clocks)
+            best = self._verify(tokens, done.to(self._device), known.to(self._device))
         if self.budget_s is not None and time.perf_counter() - begin_s > self.budget_s:
             self._affordable = max(1, count // 2)
-        values = tokens[best, self.model.config.past :].numpy().astype(np.float64)
+        values = tokens[best, self.model.config.past :].cpu().numpy().astype(np.float64)
         return ActionChunk(self._stamp_ns, self.period_ns, values)
 
     def _draw(self, count: int) -> torch.Tensor:
@@ -255,7 +261,7 @@ def fingerprint(model: PtpModel) -> str:
     digest = hashlib.sha256(repr(replace(model.config, samples=1)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -265,8 +271,9 @@ def load_ptp(
     *,
     samples: int | None = None,
     budget_s: float | None = None,
+    device: str = AUTO,
 ) -> PtpPolicy:
-    """A policy from a checkpoint folder; `samples` and `budget_s` as for `PtpPolicy`.
+    """A policy from a checkpoint folder; `samples`, `budget_s` and `device` as for `PtpPolicy`.
 
     Raises:
         UserError: damaged, or made for another embodiment or other stream shapes (both are named).
@@ -284,7 +291,14 @@ def load_ptp(
     shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
     model = PtpModel(config, shapes, embodiment.action_dim)
     _load_weights(model, arrays, folder / "weights.safetensors")
-    return PtpPolicy(model, embodiment, name=root.text("name"), samples=samples, budget_s=budget_s)
+    return PtpPolicy(
+        model,
+        embodiment,
+        name=root.text("name"),
+        samples=samples,
+        budget_s=budget_s,
+        device=device,
+    )
 
 
 def check_embodiment(root: Section, config: PtpConfig, embodiment: Embodiment) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from embodied_rl.bags.cache import CachedEpisode, EpisodeCache
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.nn.device import AUTO, choose_device, moved
 from embodied_rl.nn.encoders import FrameEncoder, encoder_hash
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig, PtpRun
 from embodied_rl.policies.ptp.data import EMBEDDING, PtpWindows, Recording
@@ -44,6 +45,7 @@ class _Job:
     recordings: Sequence[Recording]
     shapes: Mapping[str, tuple[int, ...]]
     action_dim: int
+    device: torch.device
     work: Path
     source: str
     resume: bool
@@ -57,7 +59,14 @@ class _Job:
 
     def model(self, config: PtpConfig, seed: int) -> PtpModel:
         torch.manual_seed(seed)
-        return PtpModel(config, self.shapes, self.action_dim)
+        return PtpModel(config, self.shapes, self.action_dim).to(self.device)
+
+    def batch(
+        self, windows: PtpWindows, rows: np.ndarray
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """`windows.batch` where the model is."""
+        frames, actions, known = windows.batch(rows)
+        return moved(frames, self.device), actions.to(self.device), known.to(self.device)
 
 
 def train_ptp(
@@ -68,6 +77,7 @@ def train_ptp(
     out: Path,
     work: Path,
     source: str,
+    device: str = AUTO,
     resume: bool = False,
     quiet: bool = False,
 ) -> FitResult:
@@ -76,6 +86,7 @@ def train_ptp(
     Args:
         work: folder of the resumable state and the log, and of the embeddings.
         source: what the recordings are, for the card.
+        device: where to compute, see `choose_device`.
         resume: go on from what an interrupted run left in `work`; a stage that it had not begun
             begins.
 
@@ -84,7 +95,8 @@ def train_ptp(
     """
     config, settings = run.model, run.training
     shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
-    job = _Job(run, recordings, shapes, embodiment.action_dim, work, source, resume, quiet)
+    place = choose_device(device)
+    job = _Job(run, recordings, shapes, embodiment.action_dim, place, work, source, resume, quiet)
     model = job.model(config, settings.seed)  # first of all: it refuses what does not fit
     check_recordings(recordings, config, source)
     windows = job.windows(config)
@@ -112,7 +124,7 @@ def _train_end_to_end(job: _Job, model: PtpModel, windows: PtpWindows) -> FitRes
     training, validation = windows.split(settings.validation_fraction, settings.seed)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        return model.loss(*windows.batch(rows), generator)
+        return model.loss(*job.batch(windows, rows), generator)
 
     return fit(
         model,
@@ -158,7 +170,7 @@ def _train_encoder(job: _Job) -> tuple[FitResult, FrameEncoder]:
     training, validation = windows.split(stage.training.validation_fraction, stage.training.seed)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        return model.loss(*windows.batch(rows), generator)
+        return model.loss(*job.batch(windows, rows), generator)
 
     result = fit(
         model,
@@ -185,7 +197,7 @@ def _train_head(
     training, validation = windows.split(settings.validation_fraction, settings.seed)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        frames, actions, known = embedded.batch(rows)
+        frames, actions, known = job.batch(embedded, rows)
         return model.head_loss(frames[EMBEDDING], actions, known, generator)
 
     return fit(
