@@ -1,0 +1,1 @@
+"""Signal temporal logic: formulas, their robustness, decomposition, and an online monitor."""
