@@ -39,6 +39,7 @@ def report(
     figures: Mapping[str, float],
     targets: Mapping[str, Target],
     json_path: Path | None = None,
+    series: Mapping[str, object] | None = None,
 ) -> int:
     """Print the figures beside their targets and write them as JSON.
 
@@ -46,6 +47,7 @@ def report(
         name: of the benchmark.
         figures: figure -> value; units are part of the figure's name.
         targets: figure -> (">=" or "<=", bound); every target has its figure.
+        series: what was measured along the way, for the JSON alone.
 
     Returns:
         0, or 1 if a target is missed.
@@ -71,6 +73,7 @@ def report(
             "figures": dict(figures),
             "targets": {figure: f"{r} {bound:g}" for figure, (r, bound) in targets.items()},
             "held": all(held.values()),
+            **({"series": dict(series)} if series else {}),
             "machine": machine(),
         }
         with atomic_write(json_path) as temporary:
