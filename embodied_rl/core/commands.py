@@ -34,10 +34,14 @@ class TrajectoryTrack:
         return int(self._times[-1])
 
     def follow(self, stamp_ns: int, times_ns: np.ndarray, values: np.ndarray) -> None:
-        """Replace what lies after ``stamp_ns`` by knots ``values (T, n)`` at ``times_ns (T,)``."""
-        begin = self.target(stamp_ns)
-        self._times = np.concatenate([[stamp_ns], times_ns]).astype(np.int64)
-        self._values = np.concatenate([begin[None], values])
+        """Replace what lies after ``stamp_ns`` by knots ``values (T, n)`` at ``times_ns (T,)``.
+
+        Knots whose time has passed by then are left out; if all have, the last one holds at once.
+        """
+        passed = int(np.count_nonzero(times_ns <= stamp_ns))
+        begin = values[-1] if passed and passed == len(values) else self.target(stamp_ns)
+        self._times = np.concatenate([[stamp_ns], times_ns[passed:]]).astype(np.int64)
+        self._values = np.concatenate([begin[None], values[passed:]])
 
     def target(self, time_ns: int) -> np.ndarray:
         """Target ``(n,)``; exact at the knots, so that cutting a trajectory changes nothing."""
@@ -56,14 +60,20 @@ class TrajectoryTrack:
         return self._values[min(right, len(self._values) - 1)]
 
 
+def stepped(embodiment: Embodiment) -> np.ndarray:
+    """Which dimensions ``(A,)`` are told one target a period instead of following a trajectory."""
+    steps = np.zeros(embodiment.action_dim, dtype=bool)
+    for key, part in embodiment.slices().items():
+        steps[part] = embodiment.commands[key].type != JOINT_TRAJECTORY
+    return steps
+
+
 class ChunkFollower:
     """All actuators of a robot following action chunks: trajectories glide, plain arrays step."""
 
     def __init__(self, embodiment: Embodiment, start_ns: int, positions: np.ndarray):
         self._track = TrajectoryTrack(start_ns, positions)
-        self._steps = np.zeros(embodiment.action_dim, dtype=bool)
-        for key, part in embodiment.slices().items():
-            self._steps[part] = embodiment.commands[key].type != JOINT_TRAJECTORY
+        self._steps = stepped(embodiment)
 
     @property
     def end_ns(self) -> int:
@@ -143,19 +153,24 @@ class LimitReport:
 class CommandLimiter:
     """Brings a chunk within the embodiment's limits, target by target from where the robot is.
 
-    Positions are clipped to ``[lower, upper]``, steps to ``max_velocity * period``, and from the
-    first target on that would leave the workspace (or go further out) the chunk holds still. The
-    same object runs in the command gate and in the in-process evaluation.
+    Positions are clipped to ``[lower, upper]``, steps to ``max_velocity`` times the time there is
+    for them (a period, or what is left of it), and from the first target on that would leave the
+    workspace (or go further out) the chunk holds still. The same object runs in the command gate
+    and in the in-process evaluation.
     """
 
     def __init__(self, embodiment: Embodiment):
         self._embodiment = embodiment
         self._lower, self._upper, self._max_velocity = embodiment.limits()
+        self._steps = stepped(embodiment)
         self._arm = [
             embodiment.action_names.index(joint)
             for joint in (embodiment.chain.joints if embodiment.chain else ())
         ]
-        self._track: TrajectoryTrack | None = None
+        # A joint that is told one target a period is committed until the end of that period, the
+        # others only until now: so each kind has a track of its own.
+        self._glide: TrajectoryTrack | None = None
+        self._step: TrajectoryTrack | None = None
 
     def reset(self, time_ns: int, positions: np.ndarray) -> None:
         """Start from measured positions ``(A,)``.
@@ -170,18 +185,31 @@ class CommandLimiter:
         if not np.all(np.isfinite(start)):
             where = int(np.argmin(np.isfinite(start)))
             raise UserError(f"joint positions: {names[where]} is not finite")
-        self._track = TrajectoryTrack(time_ns, start)
+        self._glide = self._step = TrajectoryTrack(time_ns, start)
 
     @property
     def started(self) -> bool:
-        return self._track is not None
+        return self._glide is not None
 
     def target(self, time_ns: int) -> np.ndarray:
-        """The limited target ``(A,)`` in force at a time. Needs :meth:`reset` first."""
-        return self._required_track().target(time_ns)
+        """The limited target ``(A,)`` of a time. Needs :meth:`reset` first."""
+        return self.still(time_ns, time_ns)
 
-    def limit(self, chunk: ActionChunk) -> tuple[ActionChunk, LimitReport]:
+    def still(self, now_ns: int, told_ns: int) -> np.ndarray:
+        """Where the robot was last sent ``(A,)``; arguments as for :meth:`limit`."""
+        if self._glide is None or self._step is None:
+            raise RuntimeError("CommandLimiter.reset() must come before the first command")
+        return np.where(self._steps, self._step.target(told_ns), self._glide.target(now_ns))
+
+    def limit(
+        self, chunk: ActionChunk, now_ns: int | None = None, told_ns: int = 0
+    ) -> tuple[ActionChunk, LimitReport]:
         """The chunk within limits, which then is the track that the next one starts from.
+
+        Args:
+            chunk: all its targets lie after ``now_ns``, one period apart.
+            now_ns: until when the old track was followed; default: the stamp of the chunk.
+            told_ns: until when joints that are told one target a period have theirs already.
 
         Raises:
             UserError: wrong width, or a value that is not finite; the old track stays in force.
@@ -194,17 +222,27 @@ class CommandLimiter:
         bad = np.argwhere(~np.isfinite(chunk.values))
         if len(bad):
             raise UserError(f"command: {names[bad[0][1]]}: target {bad[0][0]} is not finite")
-        track = self._required_track()
-        values, report = self._limited(track.target(chunk.stamp_ns), chunk)
+        start_ns = chunk.stamp_ns if now_ns is None else now_ns
+        step_ns = max(told_ns, min(start_ns, chunk.stamp_ns))
+        begin = self.still(start_ns, step_ns)
+        starts_ns = np.where(self._steps, step_ns, start_ns)
+        values, report = self._limited(begin, starts_ns, chunk)
         limited = ActionChunk(chunk.stamp_ns, chunk.period_ns, values)
-        track.follow(limited.stamp_ns, limited.times_ns, limited.values)
+        self._glide = TrajectoryTrack(start_ns, begin)
+        self._step = TrajectoryTrack(step_ns, begin)
+        for track, since_ns in ((self._glide, start_ns), (self._step, step_ns)):
+            track.follow(since_ns, limited.times_ns, limited.values)
         return limited, report
 
-    def _limited(self, begin: np.ndarray, chunk: ActionChunk) -> tuple[np.ndarray, LimitReport]:
-        reach = self._max_velocity * (chunk.period_ns / NANOSECONDS)
+    def _limited(
+        self, begin: np.ndarray, starts_ns: np.ndarray, chunk: ActionChunk
+    ) -> tuple[np.ndarray, LimitReport]:
         previous, values = begin, np.empty_like(chunk.values)
         position = velocity = workspace = 0
         for i, wanted in enumerate(chunk.values):
+            since_ns = np.maximum(starts_ns, chunk.stamp_ns + i * chunk.period_ns)
+            left_ns = np.maximum(chunk.times_ns[i] - since_ns, 0)
+            reach = self._max_velocity * (left_ns / NANOSECONDS)
             inside = np.clip(wanted, self._lower, self._upper)
             position += int(np.any(inside != wanted))
             # A start outside the limits is led back at the rate limit, never jumped.
@@ -226,11 +264,6 @@ class CommandLimiter:
             return False
         # Already outside: moving back in must stay possible.
         return _outside(box, point) >= _outside(box, chain.forward(previous[self._arm])[0])
-
-    def _required_track(self) -> TrajectoryTrack:
-        if self._track is None:
-            raise RuntimeError("CommandLimiter.reset() must come before the first command")
-        return self._track
 
 
 def _outside(box: Workspace, point: np.ndarray) -> float:

@@ -57,23 +57,23 @@ class CommandGate:
         """Measured joint positions ``(A,)``, from which the first command is limited."""
         self._limiter.reset(time_ns, positions)
 
-    def accept(self, chunk: ActionChunk) -> ActionChunk | None:
+    def accept(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | None:
         """The limited chunk that is now in force, or None while stopped.
 
+        Up to ``now_ns`` the robot has followed what it was told before, so that is where the first
+        step begins, and targets from before then are left out.
+
         Raises:
-            UserError: a value is not finite, or the chunk is older than the one in force or than
-                what the robot was last told.
+            UserError: a value is not finite, the stamp is no control tick, or the chunk is older
+                than the one in force or than what the robot was last told.
         """
         if self.state is GateState.STOPPED:
             self.counts["refused while stopped"] += 1
             return None
         try:
-            if chunk.stamp_ns < self.chunk_stamp_ns:
-                raise UserError(
-                    f"command: expected a chunk not older than {self.chunk_stamp_ns} ns, "
-                    f"saw {chunk.stamp_ns} ns"
-                )
-            limited, report = self._limiter.limit(self._still_open(chunk))
+            self._check_stamp(chunk)
+            chunk = self._still_open(chunk, now_ns)
+            limited, report = self._limiter.limit(chunk, now_ns, self._given_ns)
         except UserError:
             self.counts["refused"] += 1
             raise
@@ -94,9 +94,8 @@ class CommandGate:
         """
         self._given_ns = max(self._given_ns, tick_ns + self._period_ns)
         if self.state is GateState.FOLLOWING and not self.ends_before(tick_ns):
-            assert self._chunk is not None
-            rest = self._chunk.after(tick_ns)
-            return ActionChunk(tick_ns, self._period_ns, rest.values[:1])
+            target = self._limiter.target(tick_ns + self._period_ns)
+            return ActionChunk(tick_ns, self._period_ns, target[None])
         if self.state is GateState.FOLLOWING:
             return self.hold(tick_ns, "the chunk has run out")
         return self._still(tick_ns)
@@ -121,21 +120,34 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.state, self.reason = GateState.HOLDING, "released, no command yet"
 
-    def _still_open(self, chunk: ActionChunk) -> ActionChunk:
+    def _check_stamp(self, chunk: ActionChunk) -> None:
+        if chunk.stamp_ns % self._period_ns:
+            raise UserError(
+                f"command: expected a stamp that is a control tick, a multiple of "
+                f"{self._period_ns} ns, saw {chunk.stamp_ns} ns"
+            )
+        if chunk.stamp_ns < self.chunk_stamp_ns:
+            raise UserError(
+                f"command: expected a chunk not older than {self.chunk_stamp_ns} ns, "
+                f"saw {chunk.stamp_ns} ns"
+            )
+
+    def _still_open(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
         """The part of a late chunk that begins where the robot was last sent. Its earlier targets
         were never carried out: to go on behind them would be a jump that no rate limit has seen."""
-        if chunk.stamp_ns + chunk.period_ns >= self._given_ns:
-            return chunk
-        rest = chunk.after(self._given_ns)
+        # The targets of the period that was answered last may still be corrected until they are
+        # due, for joints that follow a trajectory.
+        closed_ns = max(now_ns, self._given_ns - self._period_ns)
+        rest = chunk.after(closed_ns)
         if not len(rest.values):
             raise UserError(
-                f"command: expected targets after {self._given_ns} ns, until when the robot has "
+                f"command: expected targets after {closed_ns} ns, until when the robot has "
                 f"been sent already, saw the last one at {chunk.end_ns} ns"
             )
         return rest
 
     def _still(self, time_ns: int) -> ActionChunk:
-        target = self._limiter.target(time_ns)
+        target = self._limiter.still(time_ns, self._given_ns)
         # From here on the robot is where it was held, not where the old chunk would have led.
         self._limiter.reset(time_ns, target)
         self._chunk, self._given_ns = None, max(self._given_ns, time_ns)

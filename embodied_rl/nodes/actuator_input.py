@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 from rclpy.node import Node
@@ -18,13 +19,13 @@ from embodied_rl.nodes import messages, qos
 class ActuatorInput:
     """Follows the command topics of an embodiment like its controllers would.
 
-    Trajectories glide between their points, plain arrays are applied at once. For lockstep it also
-    knows whether every command topic has spoken for a tick: a trajectory by its stamp, an array by
-    having come after the tick was opened.
+    Trajectories glide between their points, from the target in force when they come; plain arrays
+    are applied at once. For lockstep it also knows whether every command topic has spoken for a
+    tick: a trajectory by its stamp, an array by having come after the tick was opened.
     """
 
-    def __init__(self, node: Node, embodiment: Embodiment):
-        self._node, self._embodiment = node, embodiment
+    def __init__(self, node: Node, embodiment: Embodiment, time_ns: Callable[[], int]):
+        self._node, self._embodiment, self._time_ns = node, embodiment, time_ns
         self._slices = embodiment.slices()
         self.refused: Counter[str] = Counter()
         self._subscriptions = [
@@ -73,7 +74,7 @@ class ActuatorInput:
         except MessageError as error:
             self._refuse(error)
             return
-        self._tracks[key].follow(stamp, times, values)
+        self._tracks[key].follow(self._time_ns(), times, values)
         if stamp == self._tick_ns:
             self._waiting.discard(key)
 

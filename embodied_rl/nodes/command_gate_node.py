@@ -4,15 +4,17 @@ Subscribes to ``policy/chunk`` and ``policy/heartbeat``; writes the command topi
 file, and what it let through to ``command/executed``. The decisions are
 :class:`embodied_rl.core.gate.CommandGate`'s.
 
-In ``realtime`` a chunk goes out as soon as it comes, and silence of the policy is noticed by a
-steady timer. In ``lockstep`` the gate answers each tick of ``/clock`` once the policy has said that
-it is done with that tick, with exactly one message on each command topic.
+In ``realtime`` a chunk goes out as soon as it comes, to actuators that follow trajectories; the
+others are told one target a control period. Silence of the policy is noticed by a steady timer. In
+``lockstep`` the gate answers each tick of ``/clock`` once the policy has said that it is done with
+that tick, with exactly one message on each command topic.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
@@ -74,6 +76,9 @@ class CommandGateNode(Node):
             )
             for key, command in self.embodiment.commands.items()
         }
+        kinds = {key: command.type for key, command in self.embodiment.commands.items()}
+        self._trajectories = [key for key, kind in kinds.items() if kind == JOINT_TRAJECTORY]
+        self._arrays = [key for key, kind in kinds.items() if kind != JOINT_TRAJECTORY]
 
     def _create_subscriptions(self) -> None:
         self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.COMMANDS)
@@ -168,23 +173,31 @@ class CommandGateNode(Node):
 
     def _accept(self, chunk: ActionChunk) -> None:
         self._last_chunk_ns = max(self._last_chunk_ns, chunk.stamp_ns)
+        # In lockstep nothing moves before the chunk's own tick is answered.
+        now_ns = chunk.stamp_ns if self._lockstep else messages.now_ns(self)
         try:
-            limited = self._gate.accept(chunk)
+            limited = self._gate.accept(chunk, max(now_ns, self._open_tick_ns))
         except UserError as error:
             self._complain(str(error))
             return
         if limited is None:
             return
-        if self._lockstep:
-            self._record(limited)
-        else:
-            self._publish(limited)
+        self._record(limited)
+        if not self._lockstep:
+            self._send(limited, self._trajectories)
+            self._step_arrays(now_ns)
 
     def _publish(self, chunk: ActionChunk) -> None:
+        """Send every actuator its part, and record it unless that has been done with its chunk."""
+        self._send(chunk, self._actuators)
+        if self._gate.state is not GateState.FOLLOWING:
+            self._record(chunk)
+
+    def _send(self, chunk: ActionChunk, keys: Iterable[str]) -> None:
         """Encode everything, then send, so that no half of a command goes out on an error."""
         outgoing = []
-        for key, part in self.embodiment.slices().items():
-            command = self.embodiment.commands[key]
+        for key in keys:
+            command, part = self.embodiment.commands[key], self.embodiment.slices()[key]
             if command.type == JOINT_TRAJECTORY:
                 message = messages.trajectory(chunk, command.joints, part)
             else:
@@ -192,8 +205,6 @@ class CommandGateNode(Node):
             outgoing.append((self._actuators[key], message))
         for publisher, message in outgoing:
             publisher.publish(message)
-        if not self._lockstep or self._gate.state is not GateState.FOLLOWING:
-            self._record(chunk)
 
     def _record(self, chunk: ActionChunk) -> None:
         names = self.embodiment.action_names
@@ -212,21 +223,20 @@ class CommandGateNode(Node):
             # target anyway; a whole period later nothing is coming any more.
             self._hold(now_ns, "the chunk has run out")
         else:
-            self._step_arrays(now_ns // self.embodiment.period_ns * self.embodiment.period_ns)
+            self._step_arrays(now_ns)
 
     def _hold(self, now_ns: int, reason: str) -> None:
         self._publish(self._gate.hold(now_ns, reason))
         self.get_logger().warning(f"holding: {reason}")
         self._diagnostics.publish()
 
-    def _step_arrays(self, tick_ns: int) -> None:
+    def _step_arrays(self, now_ns: int) -> None:
+        """Tell the actuators that take one target a period theirs, once."""
+        tick_ns = now_ns // self.embodiment.period_ns * self.embodiment.period_ns
         if tick_ns <= self._done_tick_ns or self._gate.ends_before(tick_ns):
             return
         self._done_tick_ns = tick_ns
-        target = self._gate.next_target(tick_ns).values[0]
-        for key, part in self.embodiment.slices().items():
-            if self.embodiment.commands[key].type != JOINT_TRAJECTORY:
-                self._actuators[key].publish(Float64MultiArray(data=target[part].tolist()))
+        self._send(self._gate.next_target(tick_ns), self._arrays)
 
     # Services, emergency stop, diagnostics
 

@@ -82,7 +82,7 @@ class SimNode(Node):
         return [self.embodiment.streams[key] for key in self.sim.streams]
 
     def _create_interfaces(self) -> None:
-        self._actuators = ActuatorInput(self, self.embodiment)
+        self._actuators = ActuatorInput(self, self.embodiment, lambda: self.sim.time_ns)
         self._topics: dict[str, list[Stream]] = {}
         for stream in self._streams():
             self._topics.setdefault(stream.topic, []).append(stream)
