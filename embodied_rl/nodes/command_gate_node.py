@@ -153,7 +153,9 @@ class CommandGateNode(Node):
         """Whether the policy has dealt with the open tick and its chunk has come through too."""
         return (
             self._open_tick_ns > self._done_tick_ns
-            and self._beat_tick_ns >= self._open_tick_ns
+            # Not a later tick either: then the clock of that tick is still under way, and what is
+            # open is one that nobody answered, of the idle world before the episode.
+            and self._beat_tick_ns == self._open_tick_ns
             and self._beat_chunk_ns <= max(self._last_chunk_ns, self._gate.chunk_stamp_ns)
         )
 

@@ -134,37 +134,82 @@ def test_unsound_chunks_are_refused_and_named(probe, processes):
     assert not sent
 
 
-def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes):
-    processes.start("command_gate_node", embodiment=EMBODIMENT, use_sim_time=True)
-    sent = probe.collect(JointTrajectory, ARM)
-    clock = probe.node.create_publisher(Clock, "/clock", 1)
-    joints = probe.node.create_publisher(JointState, "joint_states", 10)
-    chunks = probe.node.create_publisher(JointTrajectory, "policy/chunk", 10)
-    for publisher in (clock, joints, chunks):
-        probe.until(publisher.get_subscription_count, "gate")
-    probe.until(lambda: probe.node.count_publishers(ARM), "gate's output")
-    embodiment = Embodiment.load(EMBODIMENT)
-    names = list(embodiment.action_names)
-    middle = ((embodiment.limits()[0] + embodiment.limits()[1]) / 2).tolist()
+class Script:
+    """A gate of its own, and everything that it hears said by hand."""
 
-    def answered(second: int) -> bool:
-        """Show the robot at a time and ask for a command at it; whether the gate has let it by."""
-        clock.publish(Clock(clock=Time(sec=second)))
-        state = JointState(name=names, position=middle)
-        chunk = JointTrajectory(joint_names=names)
-        state.header.stamp.sec = chunk.header.stamp.sec = second
+    def __init__(self, probe, processes, mode: str):
+        processes.start("command_gate_node", embodiment=EMBODIMENT, use_sim_time=True, mode=mode)
+        self.sent = probe.collect(JointTrajectory, ARM)
+        self.executed = probe.collect(JointTrajectory, "command/executed")
+        node = probe.node
+        self._clock = node.create_publisher(Clock, "/clock", 1)
+        self._joints = node.create_publisher(JointState, "joint_states", 10)
+        self._chunks = node.create_publisher(JointTrajectory, "policy/chunk", 10)
+        self._beats = node.create_publisher(Header, "policy/heartbeat", 10)
+        for publisher in (self._clock, self._joints, self._chunks, self._beats):
+            probe.until(publisher.get_subscription_count, "gate")
+        for topic in (ARM, "command/executed"):
+            probe.until(lambda topic=topic: node.count_publishers(topic), f"gate's {topic}")
+        embodiment = Embodiment.load(EMBODIMENT)
+        self._names, self._period_ns = list(embodiment.action_names), embodiment.period_ns
+        self._middle = ((embodiment.limits()[0] + embodiment.limits()[1]) / 2).tolist()
+
+    def clock(self, second: int) -> None:
+        self._clock.publish(Clock(clock=Time(sec=second)))
+
+    def joints(self, second: int) -> None:
+        state = JointState(name=self._names, position=self._middle)
+        state.header.stamp.sec = second
+        self._joints.publish(state)
+
+    def chunk(self, second: int) -> None:
+        """Three targets, all of them where the robot is."""
+        chunk = JointTrajectory(joint_names=self._names)
+        chunk.header.stamp.sec = second
         chunk.points = [
             JointTrajectoryPoint(
-                positions=middle, time_from_start=Duration(nanosec=i * embodiment.period_ns)
+                positions=self._middle, time_from_start=Duration(nanosec=i * self._period_ns)
             )
             for i in (1, 2, 3)
         ]
-        joints.publish(state)
-        chunks.publish(chunk)
+        self._chunks.publish(chunk)
+
+    def beat(self, second: int) -> None:
+        """The policy is done with a tick, and has sent a chunk for it."""
+        self._beats.publish(Header(stamp=Time(sec=second), frame_id=str(second * 10**9)))
+
+
+def test_a_tick_of_the_idle_world_is_never_answered_with_the_first_chunk(probe, processes):
+    """The clock of an episode's first tick may come after the policy's answer to that tick."""
+    gate = Script(probe, processes, "lockstep")
+    gate.clock(1)  # nobody answers: no policy is active yet
+    gate.joints(1)
+    assert probe.call(Trigger, "command_gate_node/reset_episode").success
+    gate.joints(2)
+    gate.chunk(2)
+    gate.beat(2)
+    probe.until(lambda: gate.executed, "the chunk to be accepted")
+    mark = time.monotonic()
+    probe.until(lambda: time.monotonic() > mark + 0.5, "half a second")
+    assert not gate.sent, "a command for a tick of the idle world"
+    gate.clock(2)
+    probe.until(lambda: gate.sent, "the answer to the first tick")
+    assert [message.header.stamp.sec for _, message in gate.sent] == [2]
+
+
+def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes):
+    gate = Script(probe, processes, "realtime")
+
+    def answered(second: int) -> bool:
+        """Show the robot at a time and ask for a command at it; whether the gate has let it by."""
+        gate.clock(second)
+        gate.joints(second)
+        gate.chunk(second)
         # A hold has one point only.
-        return any(m.header.stamp.sec == second and len(m.points) == 3 for _, m in sent)
+        return any(m.header.stamp.sec == second and len(m.points) == 3 for _, m in gate.sent)
 
     probe.until(lambda: answered(100), "command at 100 s")
-    probe.until(lambda: len(sent[-1][1].points) == 1, "hold, since no heartbeat comes")
+    probe.until(lambda: len(gate.sent[-1][1].points) == 1, "hold, since no heartbeat comes")
     probe.until(lambda: answered(5), "command after the clock was set back to 5 s")
-    assert sent[0][1].header.stamp.sec == 100 and sent[-1][1].header.stamp.sec == 5
+    stamps = [message.header.stamp.sec for _, message in gate.sent]
+    assert stamps[0] == 100 and stamps[-1] == 5
