@@ -30,6 +30,7 @@ STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
+    "figure.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -81,14 +82,29 @@ def points(
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
     *,
+    rings: Sequence[Sequence[float]] | None = None,
     colours: Sequence[str] | str = BLUE,
 ) -> None:
-    """One mark a label, side by side, with an interval where `low` and `high` are given."""
-    places, chosen = _places(axis, labels, colours)
+    """One mark a label, the first label on top, values along x: names of any length are readable.
+
+    Args:
+        low, high: ends of an interval around each value.
+        rings: the values that each mark sums up, such as one a training seed; drawn below it.
+    """
+    places, chosen = np.arange(len(labels)), _colours(labels, colours)
     for place, value, colour in zip(places, values, chosen, strict=True):
-        axis.plot(place, value, "o", color=colour, markersize=7, zorder=3)
+        axis.plot(value, place, "o", color=colour, markersize=7, zorder=3)
     if low is not None and high is not None:
-        axis.vlines(places, low, high, colors=chosen, linewidth=2.2, zorder=2)
+        axis.hlines(places, low, high, colors=chosen, linewidth=2.2, zorder=2)
+    for place, ring, colour in zip(places, rings or (), chosen):  # noqa: B905 - rings may be absent
+        axis.plot(
+            ring, np.full(len(ring), place + 0.28), "o", color=colour, markersize=3.5,
+            markerfacecolor="none", zorder=3,
+        )  # fmt: skip
+    axis.set_yticks(places, labels)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", visible=True)
 
 
 def bars(
@@ -100,14 +116,16 @@ def bars(
     number: str = "{:.3g}",
 ) -> None:
     """One bar a label with its value written on top; for quantities that begin at zero."""
-    places, chosen = _places(axis, labels, colours)
-    drawn = axis.bar(places, values, width=0.62, color=chosen)
+    places = np.arange(len(labels))
+    drawn = axis.bar(places, values, width=0.62, color=_colours(labels, colours))
+    axis.set_xticks(places, labels)
+    axis.set_xlim(-0.6, len(labels) - 0.4)
     axis.bar_label(drawn, [number.format(value) for value in values], padding=2, fontsize=8)
     axis.margins(y=0.15)
 
 
-def target(axis: Axes, value: float, text: str) -> None:
-    """A dashed line at what is aimed for, with its meaning written at the right end."""
+def target(axis: Axes, value: float, text: str = "") -> None:
+    """A dashed line at what is aimed for, its meaning written above its right end."""
     axis.axhline(value, color=GREY, linestyle="--", linewidth=1, zorder=1)
     axis.annotate(
         text, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2),
@@ -115,11 +133,5 @@ def target(axis: Axes, value: float, text: str) -> None:
     )  # fmt: skip
 
 
-def _places(
-    axis: Axes, labels: Sequence[str], colours: Sequence[str] | str
-) -> tuple[np.ndarray, list[str]]:
-    """Positions of the labels along x, and a colour for each."""
-    places = np.arange(len(labels))
-    axis.set_xticks(places, labels)
-    axis.set_xlim(-0.6, len(labels) - 0.4)
-    return places, [colours] * len(labels) if isinstance(colours, str) else list(colours)
+def _colours(labels: Sequence[str], colours: Sequence[str] | str) -> list[str]:
+    return [colours] * len(labels) if isinstance(colours, str) else list(colours)

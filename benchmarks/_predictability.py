@@ -28,14 +28,25 @@ def tool_paths(embodiment: Embodiment, commands: Sequence[np.ndarray]) -> list[n
     return [np.array([chain.forward(row[arm])[0] for row in episode]) for episode in commands]
 
 
+def path_range(paths: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value ``(3,)`` of each dimension over all trajectories."""
+    together = np.concatenate(paths)
+    return together.min(0), together.max(0)
+
+
 def prediction_error(paths: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> float:
     """Mean squared error, on held-out trajectories, of predicting a_t from a_(t-1).
 
     Args:
         paths: ``(K, 3)`` actions of each trajectory; those shorter than two are left out.
         low, high: ``(3,)`` range that is mapped to [-1, 1], the same for all that are compared.
+
+    Raises:
+        ValueError: fewer than two trajectories: one to learn from, one to test on.
     """
     scaled = [2 * (path - low) / (high - low) - 1 for path in paths if len(path) > 1]
+    if len(scaled) < 2:
+        raise ValueError(f"expected two trajectories or more, saw {len(scaled)}")
     held = max(1, round(HELD_OUT * len(scaled)))
     test, train = _pairs(scaled[:held]), _pairs(scaled[held:])
     generator = torch.Generator().manual_seed(0)

@@ -24,7 +24,7 @@ def test_a_picture_has_the_asked_size_and_holds_every_mark(tmp_path):
         target(axes[0, 0], 0.8, "target")
         bars(axes[1, 1], ["a", "b"], [1.0, 2.0])
         assert [text.get_text() for text in axes[1, 1].texts] == ["1", "2"]
-        assert [label.get_text() for label in axes[0, 0].get_xticklabels()] == ["a", "b"]
+        assert [label.get_text() for label in axes[0, 0].get_yticklabels()] == ["a", "b"]
     assert path == tmp_path / "results" / "arms.png"
     image = imread(path)
     assert image.shape[:2] == (600, 900)
