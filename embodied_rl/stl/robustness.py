@@ -109,7 +109,8 @@ def robustness_interval(
         UserError: a signal is unknown or of another length.
     """
     low, high = all_intervals(formula, signals, bounds)[-1]
-    return low, high
+    reach = fm.horizon(formula)
+    return low[: len(low) - reach], high[: len(high) - reach]
 
 
 def all_intervals(
@@ -117,10 +118,10 @@ def all_intervals(
     signals: Mapping[str, np.ndarray],
     bounds: Mapping[str, ex.Interval] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """:func:`robustness_interval` of every node of ``program(formula)``, ``(T,)`` each.
+    """:func:`robustness_interval` of every node of ``program(formula)``, ``(T + horizon,)`` each.
 
-    A node below the root is sound at steps that the root's windows reach, and wider than need be
-    elsewhere near the end.
+    The steps past the end are those that windows reach: sound wherever the value of a step before
+    the end depends on them, and not meant for more.
     """
     signals, lattice = _lengths(formula, signals), NumpyLattice()
     length, reach = _length(signals), fm.horizon(formula)
@@ -131,8 +132,7 @@ def all_intervals(
             outside = ex.enclose(predicate.margin, bounds or {})
             pair = tuple(lattice.extended(v, reach, end) for v, end in zip(pair, outside))
         atoms[predicate] = pair
-    pairs = _walk(formula, atoms, np.zeros(length + reach), lattice, TailRule.TRUNCATE)
-    return [(low[:length], high[:length]) for low, high in pairs]
+    return _walk(formula, atoms, np.zeros(length + reach), lattice, TailRule.TRUNCATE)
 
 
 def predicate_interval(
@@ -146,7 +146,10 @@ def predicate_interval(
     with np.errstate(all="ignore"):
         value = ex.evaluate(predicate.margin, signals, ex.NUMPY)
     low = np.array(np.broadcast_to(np.asarray(value, dtype=np.float64), (length,)))
-    unknown = np.flatnonzero(~np.isfinite(low))
+    missing = ~np.isfinite(low)
+    for name in names:
+        missing |= ~np.isfinite(signals[name])
+    unknown = np.flatnonzero(missing)
     if not len(unknown):
         return low, low
     high = low.copy()
