@@ -69,3 +69,29 @@ def rtamt_robustness(formula: Formula, signals: Mapping[str, np.ndarray]) -> np.
     return np.array(
         [v for _, v in specification.evaluate({"time": list(range(length)), **columns})]
     )
+
+
+def random_fragment_formula(rng: np.random.Generator, depth: int = 3) -> Formula:
+    """A formula that :mod:`embodied_rl.stl.decompose` takes."""
+    kind = int(rng.integers(9)) if depth else 0
+    state = random_formula(rng, int(rng.integers(2)), 0, 0)
+    state = state if fm.is_state_formula(state) else _random_predicate(rng)
+    start = int(rng.integers(3))
+    end = start + int(rng.integers(5))
+    if kind == 0:
+        return state
+    if kind in (1, 2):
+        return fm.Eventually(start, end, random_fragment_formula(rng, depth - 1))
+    if kind == 3:
+        return fm.Always(start, end, state)
+    if kind == 4:
+        left = state if rng.random() < 0.5 else fm.Always(0, int(rng.integers(4)), state)
+        return fm.Until(start, end, left, random_fragment_formula(rng, depth - 1))
+    if kind == 5:
+        later = int(rng.integers(2))
+        inner = fm.Eventually(later, later + int(rng.integers(4)), state)
+        return fm.Always(start, start + int(rng.integers(8)), inner)
+    if kind == 6:
+        return fm.Eventually(start, end, fm.Always(0, int(rng.integers(4)), state))
+    parts = [random_fragment_formula(rng, depth - 1) for _ in range(2)]
+    return fm.And(*parts) if kind == 7 else fm.Or(*parts)

@@ -180,7 +180,7 @@ def inclusive(formula: Formula) -> Formula:
     if isinstance(formula, Until):
         left, right = parts
         return Until(formula.start, formula.end, left, And(left, right))
-    return _rebuilt(formula, parts)
+    return rebuilt(formula, parts)
 
 
 def negation_normal_form(formula: Formula) -> Formula:
@@ -214,7 +214,7 @@ def _nnf(formula: Formula, negated: bool) -> Formula:
     return kind(formula.start, formula.end, _nnf(formula.operand, negated))
 
 
-def _rebuilt(formula: Formula, parts: list[Formula]) -> Formula:
+def rebuilt(formula: Formula, parts: list[Formula]) -> Formula:
     """The same operator over other children."""
     if isinstance(formula, TEMPORAL):
         return type(formula)(formula.start, formula.end, *parts)
