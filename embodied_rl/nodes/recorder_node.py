@@ -1,9 +1,10 @@
 """Records one rosbag2 bag an episode, from serialised messages, without decoding them.
 
 ``~/start`` opens a bag, ``~/stop`` closes it; the topics are those of the embodiment file and of
-the episode. The subscriptions are there from start-up on, so a bag misses nothing of its start. It
-is named ``.partial`` until it is closed; what ``kill -9`` leaves is readable up to the last second.
-A full disk closes the bag as far as it is written and ends the node with an error.
+the episode. The subscriptions are there from start-up on, and ``~/start`` waits until every topic
+that has a publisher is connected at both ends, so a bag misses nothing of its start. It is named
+``.partial`` until it is closed; what ``kill -9`` leaves is readable up to the last second. A full
+disk closes the bag as far as it is written and ends the node with an error.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo
 from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.connections import DISCOVERY_S, Connections
 from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.nodes.subscriber import Subscriber
 
@@ -57,6 +59,9 @@ class RecorderNode(Node):
         path = parameter(self, "embodiment", "", "embodiment file: which topics to record")
         self._out = Path(parameter(self, "out", "runs/bags", "folder of the bags"))
         self._text = parameter(self, "instruction", "", "the task in words, written into each bag")
+        self._connect_s = parameter(
+            self, "connect_timeout_s", 10.0, "how long a start waits for its topics to connect"
+        )
         self.embodiment = Embodiment.load(path)
         self._writer: BagWriter | None = None
         self._failure = ""
@@ -67,6 +72,8 @@ class RecorderNode(Node):
         self._topics = {name: self._topic(name, kind) for name, kind in self._kinds().items()}
         for topic in self._topics.values():
             self._subscribe(topic)
+        self._connections = Connections(self)
+        self._born_s = time.monotonic()
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -173,8 +180,9 @@ class RecorderNode(Node):
         if self._writer is not None:
             response.message = f"{self._writer.folder} is being recorded; call stop first"
             return response
-        self._take_waiting()  # what waits belongs to the time before
         try:
+            self._wait_until_connected()
+            self._take_waiting()  # what waits belongs to the time before
             self._open()
         except UserError as error:
             response.message = str(error)
@@ -200,6 +208,35 @@ class RecorderNode(Node):
             self._fail(error)
             response.message = self._failure
         return response
+
+    def _wait_until_connected(self) -> None:
+        """Raises UserError naming the topics that are not, after a while."""
+        begun_s = time.monotonic()
+        while lines := self._unconnected():
+            if self._stop or time.monotonic() > begun_s + self._connect_s:
+                raise UserError(
+                    f"not connected within {self._connect_s:g} s, a bag would lack what is sent "
+                    f"meanwhile: {'; '.join(lines)}"
+                )
+            # Its own callbacks have to wait for this one.
+            self._take_waiting()
+            self._connections.take_reports()
+            self._match_publishers()
+            time.sleep(0.02)
+
+    def _unconnected(self) -> list[str]:
+        """One line a topic that is not connected; early on also those that nobody publishes yet."""
+        lines = self._connections.missing(
+            topic.subscriber.subscription for topic in self._topics.values() if topic.subscriber
+        )
+        if time.monotonic() < self._born_s + DISCOVERY_S:
+            declared = [*self.embodiment.topics()]
+            declared += [command.topic for command in self.embodiment.commands.values()]
+            lines += [f"{topic}: no publisher" for topic in declared if not self._published(topic)]
+        return lines
+
+    def _published(self, name: str) -> bool:
+        return self.count_publishers(name) > 0
 
     def _open(self) -> None:
         folder = self._out / f"episode_{self._next_number():06d}"
@@ -322,7 +359,7 @@ class RecorderNode(Node):
         return [
             name
             for name in self.embodiment.topics()
-            if not self._topics[name].count and self.count_publishers(name)
+            if not self._topics[name].count and self._published(name)
         ]
 
     def close(self) -> None:

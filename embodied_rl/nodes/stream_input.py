@@ -15,12 +15,12 @@ from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
+from embodied_rl.nodes.connections import DISCOVERY_S
 from embodied_rl.nodes.lifecycle import NotYet
 from embodied_rl.nodes.subscriber import Subscriber
 
 RATE_WINDOW_NS = 2 * NANOSECONDS
 LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not be started
-DISCOVERY_S = 2.0  # publishers are not found at once; before that silence means nothing
 FUTURE_PERIODS = 2  # control periods that a stamp may lie ahead of the clock
 
 

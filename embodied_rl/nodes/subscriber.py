@@ -29,32 +29,28 @@ class Subscriber:
     ):
         self._node, self._kind, self._topic = node, kind, topic
         self._callback, self._profile, self._raw = callback, profile, raw
-        self._incompatible = False
         self.lost = 0
         self.subscription: Subscription = self._subscribe()
 
     def _subscribe(self) -> Subscription:
-        events = SubscriptionEventCallbacks(
-            message_lost=self._on_lost, incompatible_qos=self._on_incompatible
-        )
         return self._node.create_subscription(
             self._kind,
             self._topic,
             self._callback,
             self._profile,
             raw=self._raw,
-            event_callbacks=events,
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
         )
 
     def _on_lost(self, event: Any) -> None:
         self.lost = event.total_count
 
-    def _on_incompatible(self, event: Any) -> None:
-        self._incompatible = True
-
     def match(self) -> None:
         """Subscribe anew as best effort if a publisher has turned out to offer nothing better."""
-        if not self._incompatible or self._profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+        if self._profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+            return
+        offers = self._node.get_publishers_info_by_topic(self.subscription.topic_name)
+        if all(o.qos_profile.reliability != ReliabilityPolicy.BEST_EFFORT for o in offers):
             return
         self._node.get_logger().warning(f"{self._topic}: its publisher offers best effort only")
         self.destroy()

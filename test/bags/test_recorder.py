@@ -26,10 +26,12 @@ from embodied_rl.core.policy import EpisodeInfo, Outcome
 
 rclpy = pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from rclpy.task import Future  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -43,7 +45,7 @@ CLASSES = {**MESSAGE_CLASSES, "std_msgs/msg/String": String}
 class Bench:
     """A recorder process and a publisher of the script's topics on a private domain."""
 
-    def __init__(self, folder: Path, domain: int, limit: int | None = None):
+    def __init__(self, folder: Path, domain: int, limit: int | None = None, patience_s: float = 10):
         self.out = folder / "bags"
         robot = folder / "testbot.yaml"
         robot.write_text(maker.ROBOT)
@@ -52,7 +54,9 @@ class Bench:
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         }
-        arguments = ["--ros-args", "-p", f"embodiment:={robot}", "-p", f"out:={self.out}"]
+        told = {"embodiment": robot, "out": self.out, "connect_timeout_s": float(patience_s)}
+        words = [word for key, value in told.items() for word in ("-p", f"{key}:={value}")]
+        arguments = ["--ros-args", *words]
 
         def restrict() -> None:
             if limit is not None:
@@ -94,14 +98,17 @@ class Bench:
             assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE_S))
 
     def call(self, name: str) -> Trigger.Response:
+        future = self.ask(name)
+        self.wait(future.done, f"answer of {name}")
+        return future.result()
+
+    def ask(self, name: str) -> Future:
         client = self.node.create_client(Trigger, f"recorder_node/{name}")
         self.wait(client.service_is_ready, f"service {name}")
         # A service can be seen before it sees its caller; an answer of that moment is lost.
         settled_s = time.monotonic() + 0.3
         self.wait(lambda: time.monotonic() > settled_s, "settling")
-        future = client.call_async(Trigger.Request())
-        self.wait(future.done, f"answer of {name}")
-        return future.result()
+        return client.call_async(Trigger.Request())
 
     def wait(self, condition, what: str) -> None:
         deadline_s = time.monotonic() + DEADLINE_S
@@ -189,6 +196,46 @@ def test_two_episodes_are_two_bags_with_all_their_messages(make_bench):
         assert episode.info is not None and episode.info.start_ns == script.entries[0].log_ns
         assert episode.outcome == Outcome(True, True, "placed", 1.0)
     assert not bench.call("stop").success
+
+
+def test_start_waits_until_the_publishers_have_found_the_recorder(make_bench):
+    """Its own end of the topics is matched first, and what they publish until then is lost."""
+    bench = make_bench()
+    script = future_episode(0.5)
+    bench.advertise(script)
+    reports = bench.node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+    bench.wait(reports.get_subscription_count, "the recorder's ear for reports")
+    started = bench.ask("start")
+    mark = time.monotonic()
+    bench.wait(lambda: time.monotonic() > mark + 1.5, "a second and a half")
+    assert not started.done(), "the publishing node was not heard yet"
+    assert not bench.out.exists()
+    reports.publish(DiagnosticArray(status=[DiagnosticStatus(name="bench")]))
+    bench.wait(started.done, "answer of start")
+    assert started.result().success, started.result().message
+    bench.publish(script)
+    answer = yaml.safe_load(bench.call("stop").message)
+    sent = Counter(e.topic.lstrip("/") for e in script.entries if e.topic in bench.publishers)
+    sent["embodiment"] = 1
+    assert answer["counts"] == dict(sent)
+
+
+def test_start_names_the_topics_that_cannot_be_connected(make_bench):
+    bench = make_bench(patience_s=1.0)
+    bench.node.create_publisher(String, "instruction", qos.reliable(1))
+    bench.node.create_publisher(String, "joint_states", qos.reliable(1))
+    bench.wait(lambda: bench.node.count_subscribers("tool/pose"), "the recorder")
+    answer = bench.call("start")
+    assert not answer.success
+    assert "not connected within 1 s" in answer.message
+    assert (
+        "/joint_states: 0 of 1 publishers connected; expected sensor_msgs/msg/JointState, "
+        "saw std_msgs/msg/String of bench"
+    ) in answer.message
+    assert "/instruction: 0 of 1 publishers connected; bench: " in answer.message
+    assert "Volatile publisher and transient local subscription" in answer.message
+    assert answer.message in bench.text()
+    assert not bench.out.exists(), "an empty bag was left"
 
 
 def test_interrupt_closes_the_bag(make_bench):
