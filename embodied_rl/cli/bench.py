@@ -1,15 +1,14 @@
 """``embodied_rl bench NAME [NAME ...] [--json F]``: runs scripts of ``benchmarks/``.
 
 A benchmark is a file ``benchmarks/<name>.py`` with ``main(argv) -> int``: it prints its figures
-beside their targets and returns 1 if one is missed. Options after the names go to it as they are.
+beside their targets and returns 1 if one is missed. Options after the names go to it as they are;
+of several benchmarks each writes NAME.json, and its picture, to the folder that ``--json`` names.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
-import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -45,20 +44,17 @@ def main(argv: list[str]) -> int:
 
 
 def _several(scripts: list[Path], options: list[str]) -> int:
-    """Runs several scripts; ``--json F`` then holds a list with the result of each."""
-    target, rest = _take_json(options)
-    code, results = 0, []
-    with tempfile.TemporaryDirectory() as folder:
-        for script in scripts:
-            part = Path(folder) / f"{script.stem}.json"
-            code = max(code, int(_load(script).main([*rest, "--json", str(part)])))
-            if part.is_file():
-                results.append(json.loads(part.read_text(encoding="utf-8")))
-    if target:
-        from embodied_rl.core.checkpoint import atomic_write
-
-        with atomic_write(target) as path:
-            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    """Runs several scripts; the results of each go to the folder ``--json``, if one is named."""
+    folder, rest = _take_json(options)
+    if folder and (folder.endswith(".json") or Path(folder).is_file()):
+        raise UsageError(
+            f"--json: expected a folder for the results of {len(scripts)} benchmarks, saw the "
+            f"file '{folder}'"
+        )
+    code = 0
+    for script in scripts:
+        result = ["--json", str(Path(folder) / f"{script.stem}.json")] if folder else []
+        code = max(code, int(_load(script).main([*rest, *result])))
     return code
 
 
@@ -69,7 +65,7 @@ def _take_json(options: list[str]) -> tuple[str, list[str]]:
         if word == "--json":
             target = next(words, "")
             if not target:
-                raise UsageError("--json needs a file name")
+                raise UsageError("--json needs a name")
         elif word.startswith("--json="):
             target = word.removeprefix("--json=")
         else:

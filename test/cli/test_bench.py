@@ -1,4 +1,4 @@
-"""``embodied_rl bench``: finds scripts by name, passes options on, joins the results of several."""
+"""``embodied_rl bench``: finds scripts by name, passes options on, runs several."""
 
 from __future__ import annotations
 
@@ -38,12 +38,20 @@ def test_one_benchmark_gets_its_options_as_they_are(capsys):
     assert cli.main(["bench", "tick"]) == 1
 
 
-def test_several_benchmarks_share_one_result_file(tmp_path):
-    target = tmp_path / "all.json"
-    assert cli.main(["bench", "transport", "tick", "--json", str(target), "--quick"]) == 1
-    results = json.loads(target.read_text())
-    assert [r["name"] for r in results] == ["transport", "tick"]
-    assert results[0]["options"] == ["--quick"]
+def test_several_benchmarks_write_one_file_each_to_a_folder(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    assert cli.main(["bench", "transport", "tick", "--json", str(folder), "--quick"]) == 1
+    for name in ("transport", "tick"):
+        result = json.loads((folder / f"{name}.json").read_text())
+        assert result == {"name": name, "options": ["--quick"]}
+
+
+def test_several_results_in_one_file_are_refused_before_anything_runs(tmp_path, capsys):
+    assert cli.main(["bench", "transport", "tick", "--json", str(tmp_path / "all.json")]) == 2
+    shown = capsys.readouterr()
+    assert "--json: expected a folder for the results of 2 benchmarks" in shown.err
+    assert "ran" not in shown.out
 
 
 def test_unknown_names_list_the_valid_ones(capsys):
