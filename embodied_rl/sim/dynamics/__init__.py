@@ -1,0 +1,1 @@
+"""Small robots as batched equations of motion in torch, for signal temporal logic tasks."""
