@@ -28,7 +28,7 @@ class ActuatorInput:
         self._node, self._embodiment, self._time_ns = node, embodiment, time_ns
         self._slices = embodiment.slices()
         self.refused: Counter[str] = Counter()
-        self._subscriptions = [
+        self.subscriptions = [
             node.create_subscription(
                 messages.MESSAGE_CLASSES[command.type],
                 command.topic,

@@ -12,6 +12,7 @@ that tick, with exactly one message on each command topic.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import CLOCK_JUMP_NS
 from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.process import Stop, parameter, run
 
 # Silence is called after 1.5 periods and looked for ten times a period, so that even a policy that
@@ -81,17 +83,19 @@ class CommandGateNode(Node):
         self._arrays = [key for key, kind in kinds.items() if kind != JOINT_TRAJECTORY]
 
     def _create_subscriptions(self) -> None:
-        self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.COMMANDS)
-        self.create_subscription(Header, "policy/heartbeat", self._on_beat, qos.COMMANDS)
-        self.create_subscription(Bool, "emergency_stop", self._on_stop_topic, qos.COMMANDS)
+        subscribe = self.create_subscription
+        self._ears = [
+            subscribe(JointTrajectory, "policy/chunk", self._on_chunk, qos.COMMANDS),
+            subscribe(Header, "policy/heartbeat", self._on_beat, qos.COMMANDS),
+            subscribe(Bool, "emergency_stop", self._on_stop_topic, qos.COMMANDS),
+        ]
         if self._lockstep:
-            self.create_subscription(Clock, "/clock", self._on_clock, qos.CLOCK)
-        topics = {self.embodiment.streams[key].topic for key in self._watch.keys}
-        for topic in topics:
+            self._ears.append(subscribe(Clock, "/clock", self._on_clock, qos.CLOCK))
+        for topic in {self.embodiment.streams[key].topic for key in self._watch.keys}:
             kind = messages.MESSAGE_CLASSES[self.embodiment.topics()[topic][0].type]
-            self.create_subscription(
-                kind, topic, lambda m, t=topic: self._on_joints(t, m), qos.reliable(100)
-            )
+            on_joints = functools.partial(self._on_joints, topic)
+            self._ears.append(subscribe(kind, topic, on_joints, qos.reliable(100)))
+        self._connections = Connections(self)
 
     # What comes in
 
@@ -251,9 +255,12 @@ class CommandGateNode(Node):
             self._done_tick_ns = 0
 
     def _on_reset(self, request, response):
+        """Begin an episode; not a success as long as something that is sent could be missed."""
         self._forget()
         self._watch.reset(messages.now_ns(self))
-        response.success, response.message = True, self._gate.state.value
+        missing = self._connections.missing(self._ears)
+        response.success = not missing
+        response.message = "; ".join(missing) or self._gate.state.value
         return response
 
     def _on_stop_service(self, request, response):

@@ -32,9 +32,8 @@ from embodied_rl.nodes import qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
 SERVICE_DEADLINE_S = 60.0
-# Topics are connected some time after their nodes are up, later on a busy machine; a subscriber
-# never gets what was published before that, and a bag would lack its first rows.
-SETTLE_S = 2.0
+CONNECT_S = 20.0  # how long nodes may take to find each other's topics, on a busy machine
+SETTLE_S = 0.5
 
 
 class Interrupted(Exception):
@@ -139,8 +138,8 @@ class EpisodeNode(Node):
         self._call("sim/pause", True)
         if self._record:
             self._call("recorder_node/start")
-        info = EpisodeInfo.from_yaml(self._call("sim/reset"), "sim/reset")
-        self._call("command_gate_node/reset_episode")
+        info = EpisodeInfo.from_yaml(self._call_when_connected("sim/reset"), "sim/reset")
+        self._call_when_connected("command_gate_node/reset_episode")
         self._wait_for_policy(info)
         row = Row(info)
         self._rows.append(row)
@@ -169,6 +168,15 @@ class EpisodeNode(Node):
             if time.monotonic() > deadline_s:
                 raise UserError(f"policy_node: not in episode {info.episode}: {answer.message}")
             self._spin()
+
+    def _call_when_connected(self, name: str) -> str:
+        """Ask again as long as the node says which of its topics are not connected yet."""
+        deadline_s = time.monotonic() + CONNECT_S
+        while not (answer := self._try_call(name)).success:
+            if time.monotonic() > deadline_s:
+                raise UserError(f"{name}: {answer.message}")
+            self._spin()
+        return answer.message
 
     def _call(self, name: str, data: bool | None = None) -> str:
         answer = self._try_call(name, data)

@@ -37,6 +37,7 @@ from embodied_rl.core.loop import ControlLoop
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, Reporting
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.lifecycle import transition
 from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
@@ -107,6 +108,7 @@ class PolicyNode(LifecycleNode):
                 JointTrajectory, "command/executed", self._on_executed, qos.COMMANDS
             ),
         ]
+        self._connections = Connections(self)
         self._service_handles = [
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
             for name in ("reset_episode", "episode_report", "save_memory", "load_memory")
@@ -160,6 +162,7 @@ class PolicyNode(LifecycleNode):
         self._inbox.put(None)
         self._worker.join(timeout=5.0)
         self._input.close()
+        self._connections.destroy()
         for part in self._parts:
             self.destroy_subscription(part)
         for service in self._service_handles:
@@ -200,13 +203,18 @@ class PolicyNode(LifecycleNode):
                 self._begin(info)
 
     def _on_reset_episode(self, request, response):
-        """Say which episode it is in; where nobody announces episodes, begin one."""
+        """Say which episode it is in; where nobody announces episodes, begin one. Not a success as
+        long as something that is sent could be missed."""
         with self._lock:
             if not self._has_conductor() and self._active:
                 self._begin(self._own_episode())
             episode = self._loop.episode if self._loop else None
-        response.success = self._active and episode is not None
-        response.message = episode.to_yaml() if response.success else "no episode yet"
+        if not self._active or episode is None:
+            response.success, response.message = False, "no episode yet"
+            return response
+        missing = self._connections.missing(self._parts)
+        response.success = not missing
+        response.message = "; ".join(missing) or episode.to_yaml()
         return response
 
     # Data path

@@ -29,6 +29,7 @@ from embodied_rl.core.embodiment import IMAGE, Embodiment, Stream
 from embodied_rl.core.policy import EpisodeInfo, episode_seed
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.actuator_input import ActuatorInput
+from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.sim.registry import make_simulator
 
@@ -107,6 +108,7 @@ class SimNode(Node):
         self.create_service(Trigger, "sim/reset", self._on_reset)
         self.create_service(Trigger, "sim/step", self._on_step)
         self.create_service(SetBool, "sim/pause", self._on_pause)
+        self._connections = Connections(self)
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
 
     # The loop
@@ -231,7 +233,12 @@ class SimNode(Node):
     # Services
 
     def _on_reset(self, request, response):
-        """Begin the next episode; the message is its EpisodeInfo as YAML."""
+        """Begin the next episode; the message is its EpisodeInfo as YAML. Refused as long as a
+        command could be missed."""
+        missing = self._connections.missing(self._actuators.subscriptions)
+        if missing:
+            response.success, response.message = False, "; ".join(missing)
+            return response
         self._episode += 1
         seed = episode_seed(self._seed, self._episode)
         self.sim.reset(seed)

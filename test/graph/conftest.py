@@ -17,6 +17,7 @@ rclpy = pytest.importorskip("rclpy")
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 
 from embodied_rl.bringup.environment import (  # noqa: E402
     PROFILE,
@@ -79,7 +80,7 @@ class Probe:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = 20.0):
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0):
         """Run callbacks until the condition holds; fails the test past the deadline."""
         deadline_s = time.monotonic() + seconds
         while not (value := condition()):
@@ -88,7 +89,7 @@ class Probe:
             self.executor.spin_once(timeout_sec=0.05)
         return value
 
-    def call(self, kind, name: str, request=None, seconds: float = 20.0):
+    def call(self, kind, name: str, request=None, seconds: float = 60.0):
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready, f"service {name}", seconds)
         # A service can be seen before it sees its caller; an answer of that moment is lost.
@@ -98,6 +99,10 @@ class Probe:
         self.until(future.done, f"answer of {name}", seconds)
         self.node.destroy_client(client)
         return future.result()
+
+    def reset_simulator(self) -> None:
+        """It refuses as long as it is not connected with those who will send it commands."""
+        self.until(lambda: self.call(Trigger, "sim/reset").success, "reset of the simulator")
 
     def collect(self, kind, topic: str, quality=10) -> list:
         """Messages of a topic, as they come: ``(arrival in s, message)``."""

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rosgraph_msgs.msg import Clock
@@ -45,7 +45,7 @@ def moving(probe, processes):
     activate(probe)
     sent = probe.collect(JointTrajectory, ARM)
     probe.until(lambda: probe.node.count_publishers(ARM), "gate")
-    assert probe.call(Trigger, "sim/reset").success
+    probe.reset_simulator()
     probe.until(lambda: len(sent) > 15, "commands")
     return policy, sent
 
@@ -195,6 +195,21 @@ def test_a_tick_of_the_idle_world_is_never_answered_with_the_first_chunk(probe, 
     gate.clock(2)
     probe.until(lambda: gate.sent, "the answer to the first tick")
     assert [message.header.stamp.sec for _, message in gate.sent] == [2]
+
+
+def test_a_reset_names_those_who_may_not_know_the_gate_yet(probe, processes):
+    """What they publish until they do is lost, and an episode must not begin with that."""
+    reports = probe.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    Script(probe, processes, "lockstep")
+    probe.until(reports.get_subscription_count, "gate's ear for reports")
+    answer = probe.call(Trigger, "command_gate_node/reset_episode")
+    assert not answer.success
+    for topic in ("/policy/chunk", "/policy/heartbeat", "/clock", "/joint_states"):
+        assert f"{topic}: no report of probe yet" in answer.message
+    reports.publish(DiagnosticArray(status=[DiagnosticStatus(name="probe")]))
+    probe.until(
+        lambda: probe.call(Trigger, "command_gate_node/reset_episode").success, "reset", 4.0
+    )
 
 
 def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes):

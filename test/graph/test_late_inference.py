@@ -13,7 +13,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rosgraph_msgs.msg import Clock
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.core.decode import stamp_ns
@@ -102,7 +101,7 @@ def late(domain, processes, probe):
         )
         executed = probe.collect(JointTrajectory, "command/executed")
         probe.until(lambda: probe.node.count_publishers("command/executed"), "gate")
-        assert probe.call(Trigger, "sim/reset").success
+        probe.reset_simulator()
         yield made[0], executed
     finally:
         done.set()
