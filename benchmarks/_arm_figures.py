@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.policies.registry import EXPERT
 from embodied_rl.training.statistics import wilson_interval
 
 SUCCESS, GAP, GAP_TASKS = 0.80, 0.40, 2  # what is aimed for
@@ -75,8 +76,7 @@ def figures_of(results: Sequence[ArmResults]) -> tuple[dict[str, float], dict[st
     Raises:
         UserError: arms of a task did not run the same episodes.
     """
-    seeds, episodes = results[-1].outcomes.shape
-    figures: dict[str, float] = {"seeds": seeds, "episodes_a_seed": episodes}
+    figures: dict[str, float] = {"episodes_a_seed": results[0].outcomes.shape[1]}
     targets: dict[str, Target] = {}
     for result in results:
         _add_arm(result, figures)
@@ -106,6 +106,8 @@ def figures_of(results: Sequence[ArmResults]) -> tuple[dict[str, float], dict[st
 
 def _add_arm(result: ArmResults, figures: dict[str, float]) -> None:
     name, outcomes = result.name, result.outcomes
+    if result.arm != EXPERT:
+        figures[f"{name}.seeds"] = len(outcomes)
     figures[f"{name}.success"] = float(outcomes.mean())
     figures[f"{name}.low"], figures[f"{name}.high"] = result.interval()
     if len(outcomes) > 1:  # what one seed, or the expert, cannot tell
@@ -118,12 +120,14 @@ def _add_arm(result: ArmResults, figures: dict[str, float]) -> None:
 
 
 def _add_difference(first: ArmResults, second: ArmResults, figures: dict[str, float]) -> str:
-    """Adds `first` minus `second`, episode by episode; returns the figure's name."""
+    """Adds `first` minus `second`, episode by episode, over the training seeds that both have;
+    returns the figure's name."""
     name = f"{first.task}.{first.arm}_minus_{second.arm}"
-    differences = first.outcomes - second.outcomes
-    figures[name] = float(differences.mean())
-    figures[f"{name}_low"], figures[f"{name}_high"] = two_level_interval(differences)
-    figures[f"{name}_mcnemar_p"] = mcnemar_exact(first.outcomes, second.outcomes)
+    seeds = min(len(first.rows), len(second.rows))
+    ours, theirs = first.outcomes[:seeds], second.outcomes[:seeds]
+    figures[name] = float((ours - theirs).mean())
+    figures[f"{name}_low"], figures[f"{name}_high"] = two_level_interval(ours - theirs)
+    figures[f"{name}_mcnemar_p"] = mcnemar_exact(ours, theirs)
     return name
 
 
@@ -142,9 +146,10 @@ def draw(results: Sequence[ArmResults], path: Path) -> None:
     """Success and predictability of every arm, one column a task."""
     tasks = list(dict.fromkeys(result.task for result in results))
     most = max(sum(result.task == task for result in results) for task in tasks)
-    seeds, episodes = results[-1].outcomes.shape
+    counts = {len(result.rows) for result in results if result.arm != EXPERT}
+    seeds = "-".join(str(n) for n in sorted({min(counts), max(counts)})) if counts else "no"
     title = (
-        f"{seeds} training seeds, {episodes} episodes each, the same for every arm\n"
+        f"{seeds} training seeds, {results[0].outcomes.shape[1]} episodes each, the same for every arm\n"
         "dot: all together, bar: 95 % Wilson interval, ring: one training seed"
     )
     size = (1.4 + 2.6 * len(tasks), 1.6 + 0.62 * most)

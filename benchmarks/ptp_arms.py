@@ -81,6 +81,9 @@ class Arguments:
     work: Path = Path("runs/ptp_arms")
     workers: int = 2
     """Trainings or evaluations at a time, one thread each."""
+    as_is: bool = False
+    """Make nothing: report what an unfinished run has measured, every arm with the training seeds
+    it has."""
     json: Path | None = None
     """Write the figures to this file, and the picture beside it."""
 
@@ -104,7 +107,8 @@ def main(argv: list[str]) -> int:
     )
     _check(arguments)
     grid = Grid(arguments, Console())
-    grid.run()
+    if not arguments.as_is:
+        grid.run()
     results = grid.results()
     if arguments.json is not None:
         draw(results, beside(arguments.json))
@@ -151,16 +155,35 @@ class Grid:
         self._all(self._measure, self.trained)
 
     def results(self) -> list[ArmResults]:
-        """The results of every arm, task by task, the expert first."""
+        """The results of every arm that has some, task by task, the expert first.
+
+        Raises:
+            UserError: there is none at all.
+        """
         found = []
         for task in self.arguments.tasks:
-            found.append(ArmResults(task, EXPERT, [self._read(self._expert(task))]))
-            for arm in (a for a in (*TRAINED, *VERIFIED) if a in self.arguments.arms):
-                files = [
-                    self._result(Cell(task, arm, seed)) for seed in range(self.arguments.seeds)
-                ]
-                found.append(ArmResults(task, arm, [self._read(file) for file in files]))
+            arms = [a for a in (*TRAINED, *VERIFIED) if a in self.arguments.arms]
+            files = {EXPERT: [self._expert(task)] if self._expert(task).exists() else []}
+            files |= {arm: self._measured(task, arm) for arm in arms}
+            found += [
+                ArmResults(task, arm, [self._read(path) for path in paths])
+                for arm, paths in files.items()
+                if paths
+            ]
+        if not found:
+            raise UserError(f"{self.arguments.work / 'results'}: no result of these tasks and arms")
         return found
+
+    def _measured(self, task: str, arm: str) -> list[Path]:
+        """Results of an arm by training seed, up to the first that is missing."""
+        paths = []
+        for seed in range(self.arguments.seeds):
+            path = self._result(Cell(task, arm, seed))
+            model = self._model(Cell(task, "ptp" if arm in VERIFIED else arm, seed))
+            if not (path.exists() and self._is_of(path, model)):
+                break
+            paths.append(path)
+        return paths
 
     def _all(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Does all work, some at a time; Ctrl-C or a failure stops what runs and drops the rest."""
@@ -247,7 +270,7 @@ class Grid:
         expected, seen = checkpoint_hash(model), self._read(result).get("checkpoint")
         if expected != seen:
             self.console.print(
-                f"{result.name}: of checkpoint {seen}, not of {expected}: measured again"
+                f"{result.name}: of checkpoint {seen}, not of {expected}: not used"
             )
         return expected == seen
 

@@ -132,6 +132,21 @@ def test_only_what_is_missing_or_of_another_checkpoint_is_made(programs, words, 
     assert "return_home_short_1_20.json: of checkpoint 0123456789abcdef" in capsys.readouterr().out
 
 
+def test_an_unfinished_grid_is_reported_as_it_is(programs, words, tmp_path):
+    as_is = [*words, "--as-is"]
+    with pytest.raises(UserError, match="results: no result of these tasks and arms"):
+        ptp_arms.main(as_is)
+    ptp_arms.main(words)
+    programs.ran.clear()
+    for name in ("short_1", "ptp_n4_0"):  # what comes after a gap is not shown either
+        (tmp_path / f"work/results/return_home_{name}_20.json").unlink()
+    assert ptp_arms.main(as_is) == 0 and programs.ran == []
+    figures = json.loads((tmp_path / "out" / "ptp_arms.json").read_text())["figures"]
+    assert figures["return_home.ptp.seeds"] == 2 and figures["return_home.short.seeds"] == 1
+    assert figures["return_home.ptp_minus_short"] == pytest.approx(0.95 - 0.3)
+    assert "return_home.ptp_n4.success" not in figures
+
+
 def test_a_model_of_another_config_is_refused_with_both_values(programs, words, tmp_path):
     ptp_arms.main(words)
     changed = {**CONFIG, "training": {**CONFIG["training"], "learning_rate": 0.003}}
@@ -215,7 +230,7 @@ def test_figures_of_known_outcomes():
     arms = results(expert=(20,), short=(5, 7), no_ptp=(20, 20), ptp=(18, 16), ptp_n4=(18, 20))
     figures, targets = figures_of(arms)
     name = "return_home"
-    assert (figures["seeds"], figures["episodes_a_seed"]) == (2, 20)
+    assert (figures[f"{name}.ptp.seeds"], figures["episodes_a_seed"]) == (2, 20)
     assert figures[f"{name}.ptp.success"] == 0.85
     assert figures[f"{name}.ptp.worst_seed"] == 0.8
     assert figures[f"{name}.ptp.failed_lost"] == pytest.approx(0.15)
