@@ -148,8 +148,9 @@ def draw(results: Sequence[ArmResults], path: Path) -> None:
     most = max(sum(result.task == task for result in results) for task in tasks)
     counts = {len(result.rows) for result in results if result.arm != EXPERT}
     seeds = "-".join(str(n) for n in sorted({min(counts), max(counts)})) if counts else "no"
+    episodes = results[0].outcomes.shape[1]
     title = (
-        f"{seeds} training seeds, {results[0].outcomes.shape[1]} episodes each, the same for every arm\n"
+        f"{seeds} training seeds, {episodes} episodes each, the same for every arm\n"
         "dot: all together, bar: 95 % Wilson interval, ring: one training seed"
     )
     size = (1.4 + 2.6 * len(tasks), 1.6 + 0.62 * most)
@@ -185,7 +186,9 @@ def _draw_ratios(axis: Axes, arms: Sequence[ArmResults]) -> None:
     rings = _seeds(arms, "predictability_ratio")
     points(axis, labels, [arm.ratio for arm in arms], rings=rings, colours=colours)
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_xlim()
+    wide = high / low > 10  # less than a decade has one round tick at most
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if wide else range(1, 10)))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_xlabel("predictability of actions, expert = 1\n(below: jitter, above: copying)")
