@@ -33,6 +33,10 @@ VERBS = {
         "what is in a bag, what is wrong with it, dataset cache",
         "embodied_rl bags info runs/bags/episode_000000",
     ),
+    "stl": (
+        "signal temporal logic: explain a formula, check a recording",
+        'embodied_rl stl explain "F[0,16] A and G[0,20] not C"',
+    ),
     "bench": ("run a benchmark and hold its targets", "embodied_rl bench transport"),
     "doctor": ("what works on this machine, and what to do about the rest", "embodied_rl doctor"),
 }

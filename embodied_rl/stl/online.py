@@ -131,29 +131,34 @@ class OnlineMonitor:
         seen = self._age(step) >= node.horizon
         return Verdict.UNDETERMINED if seen else Verdict.UNDECIDED
 
+    @property
+    def first_step(self) -> int:
+        """The oldest step in memory: 0, then the newest one that is decided."""
+        return self.step - len(self._rows) + 1
+
     def _age(self, step: int) -> int:
-        age = self.step - step
-        if not 0 <= age < len(self._rows):
-            oldest = self.step - len(self._rows) + 1
-            raise UserError(f"monitor: step {step} is not in memory ({oldest} to {self.step})")
-        return age
+        if not self.first_step <= step <= self.step:
+            memory = f"{self.first_step} to {self.step}"
+            raise UserError(f"monitor: step {step} is not in memory ({memory})")
+        return self.step - step
 
     # ---------------------------------------------------------------- intervals
     def interval(self, step: int, place: int = -1) -> tuple[float, float]:
         """``(low, high)`` of one step of a sub-formula; errors as :meth:`verdict`."""
-        age = self._age(step)
+        self._age(step)
         low, high = self.intervals()[place]
-        return float(low[len(self._rows) - 1 - age]), float(high[len(self._rows) - 1 - age])
+        return float(low[step - self.first_step]), float(high[step - self.first_step])
 
     def intervals(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """``low, high`` of each sub-formula; index 0 is the oldest step in memory, and the steps
         beyond the newest one are those that windows reach."""
         if self._cached[0] != self.step:
-            found = all_intervals(self.formula, self._signals(), self.bounds)
+            found = all_intervals(self.formula, self.signals(), self.bounds)
             self._cached = (self.step, found)
         return self._cached[1]
 
-    def _signals(self) -> dict[str, np.ndarray]:
+    def signals(self) -> dict[str, np.ndarray]:
+        """The samples in memory, oldest first, NaN or infinite where one was missing."""
         columns = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), len(self.names))
         if not self.names:  # a formula of constants: its trace still has a length
             return {"": np.zeros(len(self._rows))}
@@ -162,12 +167,12 @@ class OnlineMonitor:
     def witness(self, step: int, place: int = -1) -> Witness:
         """What fixes the verdict of a step: the predicate and the step at which its margin is the
         formula's ``high`` where that is below 0, else its ``low``."""
-        start = self.step - len(self._rows) + 1
         self._age(step)
+        start = self.first_step
         found = find_witness(self.program, place, step - start, self.intervals())
         return Witness(found.predicate, found.step + start, found.value)
 
     def row(self, step: int) -> dict[str, float]:
         """The signals of a step in memory that were not missing."""
-        row = self._rows[len(self._rows) - 1 - self._age(step)]
+        row = self._rows[-1 - self._age(step)]
         return {name: float(v) for name, v in zip(self.names, row) if math.isfinite(v)}

@@ -27,7 +27,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess:
 def test_help_lists_every_verb_with_an_example():
     done = command("--help")
     assert done.returncode == 0
-    for verb in ("launch", "train", "eval", "bags", "bench", "doctor"):
+    for verb in ("launch", "train", "eval", "bags", "stl", "bench", "doctor"):
         assert f"\n  {verb} " in done.stdout
         assert f"  embodied_rl {verb}" in done.stdout
 
@@ -48,7 +48,7 @@ def test_unknown_verbs_name_the_valid_ones():
     assert done.returncode == 2
     assert done.stderr == (
         "error: unknown verb 'lunch' (did you mean launch?); "
-        "there are launch, train, eval, bags, bench, doctor\n"
+        "there are launch, train, eval, bags, stl, bench, doctor\n"
     )
     assert command().returncode == 2
 

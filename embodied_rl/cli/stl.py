@@ -1,0 +1,305 @@
+"""``embodied_rl stl explain|check``: what a formula asks, and whether a recording keeps it.
+
+Exit codes: ``check`` 0 when every formula is satisfied, 1 when one is violated or stays open.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embodied_rl.bags.episode import Facts, embodiment_of, read_facts
+from embodied_rl.bags.messages import Decoder, SampleDecoder
+from embodied_rl.bags.read import Bag
+from embodied_rl.bags.timeline import Timeline
+from embodied_rl.bags.topics import EMBODIMENT, EPISODE_START, namespace_of
+from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.embodiment import Embodiment, Stream
+from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.window import Arrival, Sample
+from embodied_rl.stl import formula as fm
+from embodied_rl.stl import text
+from embodied_rl.stl.decompose import DecompositionError, decompose, describe
+from embodied_rl.stl.monitor import Status
+from embodied_rl.stl.online import Verdict
+from embodied_rl.stl.parse import parse
+from embodied_rl.stl.replay import Replay, replay
+from embodied_rl.stl.robustness import TailRule
+from embodied_rl.stl.spec import Specification, load
+
+EXAMPLES = """\
+examples:
+  embodied_rl stl explain "F[0,16] A and F[0,16] B and G[0,20] not C" --dt 0.1
+  embodied_rl stl check runs/demos/episode_000000 --spec sim_worlds/tabletop/return_home.stl.yaml
+"""
+_COLOURS = {Verdict.SATISFIED: "green", Verdict.VIOLATED: "red"}
+
+
+@dataclass(frozen=True)
+class Explain:
+    """The formula as a tree, its horizon, and its groundings: subgoals, invariants, times."""
+
+    formula: tyro.conf.Positional[str]
+    """in quotes; bounds in s, or with the unit ms"""
+    dt: float = 0.1
+    """step in seconds"""
+    until: Literal["strict", "inclusive"] = "strict"
+    """whether the left side of until must hold at the switch too"""
+    fewest_visits: bool = False
+    """of a recurrence (G F) show the plans with the fewest visits only"""
+    rtamt: bool = False
+    """print the formula in rtamt's language too"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Run the monitor over a recording: verdicts, events, and a picture of both."""
+
+    bag: tyro.conf.Positional[Path]
+    """one bag"""
+    spec: Path
+    """specification file"""
+    out: Path | None = None
+    """write a picture (PNG): signals, robustness bands, verdicts"""
+    events: Path | None = None
+    """write the events, one line of JSON each"""
+    embodiment: Path | None = None
+    """embodiment file; default: the one recorded in the bag"""
+    namespace: str | None = None
+    """namespace of the robot's topics, such as /robot1; default: found"""
+    json: Path | None = None
+    """also write the verdicts to this file"""
+
+
+Command = (
+    Annotated[Explain, tyro.conf.subcommand("explain", prefix_name=False)]
+    | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
+)
+
+
+def main(argv: list[str]) -> int:
+    """Runs one of the two; returns the exit code."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="embodied_rl stl",
+        description="Signal temporal logic on recorded signals, without ROS.\n\n" + EXAMPLES,
+        args=argv,
+    )
+    return explain(command) if isinstance(command, Explain) else check(command)
+
+
+# -------------------------------------------------------------------- explain
+def explain(command: Explain) -> int:
+    formula = parse(command.formula, command.dt)
+    if command.until == "inclusive":
+        formula = fm.inclusive(formula)
+    dt_s, steps = command.dt, fm.horizon(formula)
+    print(text.infix(formula, dt_s))
+    print()
+    print(text.tree(formula, dt_s, lambda node: _reach(node, dt_s)))
+    print()
+    print(f"horizon   {steps} steps of {dt_s:g} s = {steps * dt_s:g} s: {steps + 1} samples decide")
+    print(f"signals   {', '.join(fm.signal_names(formula)) or 'none'}")
+    print(f"until     {command.until}")
+    if command.rtamt:
+        print(f"rtamt     {text.rtamt(formula)}")
+    print()
+    try:
+        alternatives = decompose(formula, dt_s, command.fewest_visits)
+    except DecompositionError as error:
+        print(f"groundings: none, {error}")
+        return 0
+    for number, alternative in enumerate(alternatives, 1):
+        choices = math.prod(v.high - v.low + 1 for v in alternative.variables)
+        print(f"grounding {number} of {len(alternatives)}, up to {choices} choices of times")
+        for line in describe(alternative, dt_s):
+            print(f"  {line}")
+    return 0
+
+
+def _reach(node: fm.Formula, dt_s: float) -> str:
+    steps = fm.horizon(node)
+    return f"({steps} steps, {steps * dt_s:g} s)" if steps else ""
+
+
+# -------------------------------------------------------------------- check
+def check(command: Check) -> int:
+    given = Embodiment.load(command.embodiment) if command.embodiment else None
+    console = Console()
+    with Bag.open(command.bag) as bag:
+        namespace, facts, robot = _robot(bag, given, command.namespace)
+        spec = load(command.spec, robot)
+        topics = _topics(bag, spec, namespace)
+        start_ns = facts.info.start_ns if facts.info is not None else None
+        record = replay(spec, bag_samples(bag, topics), start_ns)
+        for line in bag.report.lines():
+            console.print(escape(line), soft_wrap=True, highlight=False)
+        name = bag.place.name
+    if not record.slots:
+        raise UserError(f"{name}: expected samples of {', '.join(topics)}, saw none that are sound")
+    verdicts = [status for status in record.statuses[-1] if not status.clause.path]
+    _print(console, record, verdicts, name)
+    _write(command, record, verdicts, name)
+    if command.out is not None:
+        from embodied_rl.stl.plot import draw  # matplotlib costs a second to import
+
+        draw(record, command.out, f"{name}: {spec.name}")
+        console.print(f"wrote {command.out}", highlight=False, soft_wrap=True)
+    return 0 if _kept(record, verdicts) else 1
+
+
+def _robot(
+    bag: Bag, given: Embodiment | None, namespace: str | None
+) -> tuple[str, Facts, Embodiment]:
+    if namespace is None:
+        relative = [EMBODIMENT, EPISODE_START, *(given.topics() if given is not None else ())]
+        namespace = namespace_of(bag.topics, relative, bag.place.name)
+    facts = read_facts(bag, namespace)
+    return namespace, facts, embodiment_of(bag, facts, given)
+
+
+def _topics(bag: Bag, spec: Specification, namespace: str) -> dict[str, list[Stream]]:
+    """Topic -> the streams of it that the specification needs.
+
+    Raises:
+        UserError: a topic is not in the bag, or with another type.
+    """
+    found: dict[str, list[Stream]] = {}
+    for stream in spec.signals.streams.values():
+        topic = f"{namespace}/{stream.topic}"
+        info = bag.topics.get(topic)
+        seen = "no such topic" if info is None else info.type if info.count else "no message"
+        if seen != stream.type:
+            raise UserError(f"{bag.place.name}: {topic}: expected {stream.type}, saw {seen}")
+        found.setdefault(topic, []).append(stream)
+    return found
+
+
+def bag_samples(bag: Bag, topics: dict[str, list[Stream]]) -> Iterator[tuple[str, Sample]]:
+    """Stream key and sample of every sound message, by stamp; the others go to the report.
+
+    A recorder may lag on one topic and not on another, by more than a live monitor would wait, so
+    the order of the recording means nothing between topics. Stamps are sorted within each run of
+    the clock.
+    """
+    timeline: Timeline[list[tuple[str, Sample]]] = Timeline(bag.report)
+    held: list[tuple[int, list[tuple[str, Sample]]]] = []
+    for topic, stamp_ns, found in _decoded(bag, topics):
+        for accepted in timeline.push(topic, stamp_ns, found):
+            if accepted.jump:
+                yield from _by_stamp(held)
+                held = []
+            held.append((accepted.stamp_ns, accepted.content))
+    held += [(accepted.stamp_ns, accepted.content) for accepted in timeline.drain()]
+    yield from _by_stamp(held)
+
+
+def _by_stamp(held: list[tuple[int, list[tuple[str, Sample]]]]) -> Iterator[tuple[str, Sample]]:
+    for _, found in sorted(held, key=lambda entry: entry[0]):
+        yield from found
+
+
+def _decoded(
+    bag: Bag, topics: dict[str, list[Stream]]
+) -> Iterator[tuple[str, int, list[tuple[str, Sample]]]]:
+    """Topic, stamp and samples of every message that can be used."""
+    decoder, sample = Decoder(bag.topics.values()), SampleDecoder(copy=True)
+    for message in bag.messages(topics):
+        streams, found = topics[message.topic], []
+        try:
+            decoded = decoder(message.topic, streams[0].type, message.data)
+        except MessageError as error:
+            bag.report.add_error(message.topic, error)
+            continue
+        for stream in streams:
+            try:
+                found.append((stream.key, sample(stream, decoded)))
+            except MessageError as error:
+                bag.report.add_error(message.topic, error)
+        if found:
+            yield message.topic, found[0][1].stamp_ns, found
+
+
+def _kept(record: Replay, verdicts: list[Status]) -> bool:
+    if record.spec.mode == "sliding":
+        return not any(event.event.value == "violated" for event in record.events)
+    return all(status.verdict is Verdict.SATISFIED for status in verdicts)
+
+
+def _print(console: Console, record: Replay, verdicts: list[Status], name: str) -> None:
+    origin_ns, spec = record.slots[0].stamp_ns, record.spec
+    table = Table(title=f"{name}: {spec.name}, {spec.mode} mode", title_justify="left")
+    for column in ("formula", "verdict", "robustness", "at"):
+        table.add_column(column)
+    for status in verdicts:
+        colour = _COLOURS.get(status.verdict, "yellow")
+        value = f"{status.low:.4g}"
+        if status.low != status.high:
+            value = f"[{status.low:.4g}, {status.high:.4g}]"
+        at = f"{(status.anchor_ns - origin_ns) / 1e9:g} s"
+        table.add_row(status.formula, f"[{colour}]{status.verdict.value}[/]", escape(value), at)
+    console.print(table)
+    for event in record.events:
+        line = f"{(event.stamp_ns - origin_ns) / 1e9:7.3f} s  {event.event.value:<11}"
+        line += f"{event.formula}  {event.subformula}" if event.formula else ""
+        line += ", ".join(event.signals)
+        if event.witness is not None:
+            when = (event.witness.stamp_ns - origin_ns) / 1e9
+            line += (
+                f"  because {event.witness.predicate} by {event.witness.value:.4g} at {when:g} s"
+            )
+        if event.worst is not None and event.end_ns is not None:
+            line += f"  worst {event.worst:.4g}, until {(event.end_ns - origin_ns) / 1e9:g} s"
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    missing = sum(bool(slot.missing) for slot in record.slots)
+    late = record.arrivals[Arrival.LATE]
+    console.print(
+        f"{len(record.slots)} steps of {spec.dt_s:g} s, {missing} with a missing signal, {late} "
+        f"late samples; tail rule '{TailRule.INTERVAL.value}', until {spec.until}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    for signal, count in record.out_of_bounds.items():
+        bounds = list(spec.signals.signals[signal].bounds)
+        console.print(
+            f"signal '{signal}': outside its declared bounds {bounds} at {count} steps: verdicts "
+            "that rest on these bounds may be wrong", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _write(command: Check, record: Replay, verdicts: list[Status], name: str) -> None:
+    if command.events is not None:
+        with atomic_write(command.events) as temporary:
+            lines = "".join(event.to_json() + "\n" for event in record.events)
+            temporary.write_text(lines, encoding="utf-8")
+    if command.json is None:
+        return
+    figures: dict[str, Any] = {
+        "bag": name,
+        "spec": record.spec.name,
+        "mode": record.spec.mode,
+        "until": record.spec.until,
+        "tail": TailRule.INTERVAL.value,
+        "steps": len(record.slots),
+        "kept": _kept(record, verdicts),
+        "formulas": {
+            status.formula: {
+                "verdict": status.verdict.value,
+                # JSON has no infinity: an open end is null
+                "low": status.low if math.isfinite(status.low) else None,
+                "high": status.high if math.isfinite(status.high) else None,
+            }
+            for status in verdicts
+        },
+        "events": [json.loads(event.to_json()) for event in record.events],
+    }
+    with atomic_write(command.json) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
