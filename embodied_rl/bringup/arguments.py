@@ -23,7 +23,8 @@ class Argument:
 
     Attributes:
         default: the text used when the argument is not given; None makes it required.
-        kind: str, int, float, bool, path (made absolute) or namespace (outer slashes dropped).
+        kind: str, int, float, bool, path (made absolute), namespace (outer slashes dropped) or
+            topic.
         choices: the values it may take; empty means any.
         several: a comma-separated list of `choices`, or ``none``.
         minimum: the lowest number allowed (int and float).
@@ -62,6 +63,8 @@ class Argument:
             if name and not _NAMESPACE.fullmatch(name):
                 raise self._wrong("a ROS namespace such as left or cell_1/left", text)
             return name
+        if self.kind == "topic" and not _NAMESPACE.fullmatch(text.removeprefix("/")):
+            raise self._wrong("a ROS topic such as clock or /clock", text)
         return text
 
     def _number(self, text: str) -> Value:

@@ -116,6 +116,16 @@ _MEMORY = Argument(
 _NAMESPACE = Argument(
     "namespace", "", "namespace of every node, for robots side by side", "namespace"
 )
+_CLOCK = Argument(
+    "clock",
+    "",
+    "topic of the simulated time; empty: /clock, and in a namespace one of its own",
+    "topic",
+    optional=True,
+)
+_SIM_TIME = Argument(
+    "use_sim_time", "false", "take the time from a simulator's clock (see clock)", "bool"
+)
 _RECORD = Argument("record", "false", "write one bag an episode", "bool")
 _OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
 _INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
@@ -135,6 +145,7 @@ SIM_ARGUMENTS = (
     _OUT,
     _MEMORY,
     _NAMESPACE,
+    _CLOCK,
     Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
     Argument(
         "command_timeout_s", "10", "lockstep: wait for a command before holding", "float", minimum=0
@@ -150,14 +161,16 @@ ROBOT_ARGUMENTS = (
     _OUT,
     _MEMORY,
     _NAMESPACE,
-    Argument("use_sim_time", "false", "take the time from /clock (a foreign simulator)", "bool"),
+    _SIM_TIME,
+    _CLOCK,
 )
 RECORD_ARGUMENTS = (
     _EMBODIMENT,
     _INSTRUCTION,
     _OUT,
     _NAMESPACE,
-    Argument("use_sim_time", "false", "take the time from /clock (a foreign simulator)", "bool"),
+    _SIM_TIME,
+    _CLOCK,
 )
 
 
@@ -173,7 +186,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
     policy = _policy(values, out)
-    remap = _clock_remap(str(values["namespace"]))
+    remap = _clock_remap(values)
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
         _clock_gate(remap),
@@ -233,15 +246,16 @@ def _robot(values: dict[str, Value]) -> Graph:
         raise UserError(
             f"policy:=expert exists in the simulator only; a robot needs a checkpoint: {known}"
         )
+    remap = _clock_remap(values)
     # The gate starts first and stops last: whatever happens, somebody holds the robot.
-    nodes = [_clock_gate(())] if simulated else []
+    nodes = [_clock_gate(remap)] if simulated else []
     nodes += [
-        NodeSpec("command_gate_node", "command_gate_node", 1, common),
-        NodeSpec("policy_node", "policy_node", 1, policy | common),
+        NodeSpec("command_gate_node", "command_gate_node", 1, common, remap),
+        NodeSpec("policy_node", "policy_node", 1, policy | common, remap),
     ]
     if values["record"]:
-        nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, ()))
-    nodes.append(_activation(1, timed, ()))
+        nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
+    nodes.append(_activation(1, timed, remap))
     return Graph(
         "robot",
         tuple(nodes),
@@ -256,8 +270,9 @@ def _record(values: dict[str, Value]) -> Graph:
     out, embodiment = _out_folder(values), str(values["embodiment"])
     _check_embodiment(embodiment)
     timed: dict[str, Value] = {"use_sim_time": bool(values["use_sim_time"])}
-    gates = [_clock_gate(())] if values["use_sim_time"] else []
-    recorder = _recorder(embodiment, out, str(values["instruction"]), 1, timed, ())
+    remap = _clock_remap(values)
+    gates = [_clock_gate(remap)] if values["use_sim_time"] else []
+    recorder = _recorder(embodiment, out, str(values["instruction"]), 1, timed, remap)
     return Graph(
         "record",
         (*gates, recorder),
@@ -277,9 +292,13 @@ def _policy(values: dict[str, Value], out: Path) -> dict[str, Value]:
     return policy
 
 
-def _clock_remap(namespace: str) -> tuple[tuple[str, str], ...]:
-    """`/clock` is absolute; two simulators side by side need one each, below their namespaces."""
-    return (("/clock", "clock"),) if namespace else ()
+def _clock_remap(values: dict[str, Value]) -> tuple[tuple[str, str], ...]:
+    """Where a graph finds the simulated time, the same for the simulator's and the robot's side.
+
+    `/clock` is absolute; two simulators side by side need one each, below their namespaces.
+    """
+    topic = str(values["clock"]) or ("clock" if values["namespace"] else "/clock")
+    return (("/clock", topic),) if topic != "/clock" else ()
 
 
 def _clock_gate(remap: tuple[tuple[str, str], ...]) -> NodeSpec:

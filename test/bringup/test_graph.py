@@ -76,6 +76,25 @@ def test_a_namespace_gets_a_clock_of_its_own():
     assert not any(word.startswith("__ns") for word in command_of(alone.nodes[0], ""))
 
 
+@pytest.mark.parametrize(
+    ("given", "topic"),
+    [
+        ({}, "/clock"),
+        ({"namespace": "left"}, "clock"),
+        ({"namespace": "left", "clock": "/clock"}, "/clock"),
+        ({"clock": "world/clock"}, "world/clock"),
+    ],
+)
+def test_both_sides_of_a_simulated_clock_agree(robot_file, checkpoint, given, topic):
+    robot = {"embodiment": robot_file, "use_sim_time": "true"} | given
+    for built in (
+        build("sim", {"record": "true"} | given),
+        build("robot", {"policy": checkpoint, "record": "true"} | robot),
+        build("record", robot),
+    ):
+        assert {dict(node.remappings).get("/clock", "/clock") for node in built.nodes} == {topic}
+
+
 def test_commands_run_this_interpreter_and_quote_texts():
     command = command_of(build("sim", {"seed": "3"}).nodes[0], "")
     assert command[:4] == [sys.executable, "-m", "embodied_rl.nodes.sim_node", "--ros-args"]
@@ -123,6 +142,7 @@ def test_record_is_the_recorder_alone(robot_file):
         ("sim", {"task": "replace"}, "expected one of count_pushes, pick_place"),
         ("sim", {"world": "kitchen"}, "expected one of tabletop"),
         ("sim", {"samples": "0"}, "samples:=0: expected a whole number of at least 1"),
+        ("sim", {"clock": "my clock"}, "clock:=my clock: expected a ROS topic"),
         ("sim", {"policy": "exprt"}, "no such model (did you mean expert?)"),
         ("sim", {"embodiment": "/nowhere.yaml"}, "embodiment:=/nowhere.yaml: no such file"),
         ("robot", {}, "graph 'robot' needs embodiment:="),

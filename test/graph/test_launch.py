@@ -11,7 +11,11 @@ import time
 
 import pytest
 
-from embodied_rl.bringup.environment import child_environment
+from embodied_rl.bringup.environment import child_environment, defaults
+from embodied_rl.bringup.graph import build
+from embodied_rl.bringup.runner import command_of
+
+from .conftest import EMBODIMENT
 
 DEADLINE_S = 90
 
@@ -57,6 +61,25 @@ def test_two_robots_side_by_side(domain, tmp_path, launched):
         # With another robot's messages mixed in there would be duplicates and odd rates.
         assert episode["policy_node"]["duplicate_samples"] == 0
         assert episode["policy_node"]["arm_position.rate_hz"] == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize("clock", ["", "/clock"])
+def test_a_recorder_hears_the_clock_of_a_simulator_in_its_namespace(domain, launched, clock):
+    """Both as bring-up starts them: one of its own by default, the absolute one if told so."""
+    where = {"namespace": "left", "clock": clock}
+    simulator = build("sim", {"cameras": "none"} | where).nodes[0]
+    robot = {"embodiment": str(EMBODIMENT), "use_sim_time": "true"}
+    gate = build("record", robot | where).nodes[0]
+    environment = child_environment(defaults(local=True) | {"ROS_DOMAIN_ID": str(domain)})
+    launched.append(subprocess.Popen(command_of(simulator, "left"), env=environment))
+    done = subprocess.run(
+        command_of(gate, "left"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0 and "clock is running" in done.stderr + done.stdout
 
 
 def test_a_dead_policy_ends_the_graph_with_its_name(domain, tmp_path, launched):
