@@ -1,0 +1,108 @@
+"""stlcg++ (PyPI `stlcgpp`) beside our batched robustness: CPU time and peak memory, equal values.
+
+Each measurement runs in a process of its own, so that its peak memory is its own. stlcg++ is made
+for one trace and batched by ``vmap``; of the ways to do that its fastest is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from embodied_rl.stl import batched
+from embodied_rl.stl import formula as fm
+from embodied_rl.stl.parse import parse
+from embodied_rl.stl.robustness import TailRule
+
+TRACES, STEPS, WINDOW = 1024, 200, 100
+ROUNDS = 20  # of ours; the fastest counts
+PILOT = 32  # traces on which the rival's ways are compared
+# how the rival, made for one trace, does a batch
+WAYS = {
+    "one by one": lambda one: lambda batch: torch.stack([one(trace) for trace in batch]),
+    "vmap by 4": lambda one: torch.vmap(one, chunk_size=4),
+    "vmap by 16": lambda one: torch.vmap(one, chunk_size=16),
+}
+FORMULAS = {
+    "eventually": f"F[0,{WINDOW - 1}] x > 0",
+    "always": f"G[0,{WINDOW - 1}] x > 0",
+    "until": f"(x > -1) U[0,{WINDOW - 1}] (y > 1)",
+}
+
+
+def compare(operator: str) -> dict[str, float]:
+    """Seconds and MiB of both, and the largest difference of their values."""
+    fastest = min(WAYS, key=lambda way: _child(way, operator, PILOT)["seconds"])
+    ours, theirs = _child("ours", operator, TRACES), _child(fastest, operator, TRACES)
+    return {
+        "ours_s": ours["seconds"],
+        "theirs_s": theirs["seconds"],
+        "ours_mib": ours["mib"],
+        "theirs_mib": theirs["mib"],
+        "difference": theirs["difference"],
+    }
+
+
+def _child(way: str, operator: str, traces: int) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, way, operator, str(traces)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _signals() -> torch.Tensor:
+    return torch.randn(TRACES, STEPS, 2, generator=torch.Generator().manual_seed(0))
+
+
+def _ours(operator: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    # stlcg++ reads until as inclusive and pads the tail with -1e9
+    formula = fm.inclusive(parse(FORMULAS[operator]))
+    return lambda s: batched.robustness(
+        formula, {"x": s[..., 0], "y": s[..., 1]}, TailRule.PAD_PESSIMISTIC
+    )
+
+
+def _rival(operator: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """stlcg++'s formula on one trace ``(T, 2)``."""
+    from stlcgpp import formula as rival
+
+    x, y = (rival.Predicate(name, lambda s, i=i: s[..., i]) for i, name in enumerate("xy"))
+    interval = [0, WINDOW - 1]
+    if operator == "until":
+        return rival.Until(x > -1.0, y > 1.0, interval=interval)
+    kind = rival.Eventually if operator == "eventually" else rival.Always
+    return kind(x > 0.0, interval=interval)
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(way: str, operator: str, traces: str) -> None:
+    torch.set_num_threads(1)
+    s, ours = _signals()[: int(traces)], _ours(operator)
+    run = ours if way == "ours" else WAYS[way](_rival(operator))
+    tiny = torch.zeros(1, 4, 2)
+    with torch.inference_mode():
+        run(tiny)  # libraries are loaded and warm, but there is no large array yet
+        base_mib, times = _peak_mib(), []
+        for _ in range(ROUNDS if way == "ours" else 1):
+            begin = time.process_time()
+            found = run(s)
+            times.append(time.process_time() - begin)
+        mib = _peak_mib() - base_mib
+        difference = float((found - ours(s)).abs().max())
+    print(json.dumps({"seconds": min(times), "mib": mib, "difference": difference}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
