@@ -160,14 +160,13 @@ class _Window(Node):
         self._operand, self._start, self._end, self._highest = operand, start, end, highest
         self.horizon = operand.horizon + end
         width = end - start + 1
-        self._lows, self._highs = SlidingMax(width), None
+        self._lows = SlidingMax(width)
+        self._highs: SlidingMax | None = None  # from the first missing sample on
         self._block = steps.ones(width)
         self.unseen_true, self.unseen_false = operand.unseen_true, operand.unseen_false
         unseen = (self.unseen_true, self.unseen_false)
         self._unseen_reach, self._unseen_need = unseen if highest else unseen[::-1]
         self._always_reached = steps.ones(end) if self._unseen_reach else 0
-
-    _highs: SlidingMax | None
 
     def update(self, row: Sequence[float], complete: bool) -> None:
         operand = self._operand
@@ -185,7 +184,7 @@ class _Window(Node):
         if low != low:
             return  # the operand itself has no decided step yet
         if self._highs is None and low != high:
-            self._highs = self._lows.copy()  # from the first missing sample on, two windows
+            self._highs = self._lows.copy()
         self.low = self.high = self._lows.push(low)
         if self._highs is not None:
             self.high = self._highs.push(high)
@@ -212,7 +211,8 @@ class _Until(Node):
         both = max(left.horizon, right.horizon)
         self.horizon = both + end
         self._lefts, self._rights = _Delay(left, both), _Delay(right, both)
-        self._lows, self._highs = SlidingUntil(start, end), None
+        self._lows = SlidingUntil(start, end)
+        self._highs: SlidingUntil | None = None  # from the first missing sample on
         self._wide, self._window = mask << end | steps.ones(end), steps.ones(end + 1)
         self._plain = not (
             both or left.unseen_true or left.unseen_false or right.unseen_true or right.unseen_false
@@ -221,8 +221,6 @@ class _Until(Node):
         self.unseen_true = sides[1] and (sides[0] or start == 0)
         sides = left.unseen_false, right.unseen_false
         self.unseen_false = sides[1] or (sides[0] and start > 0)
-
-    _highs: SlidingUntil | None
 
     def update(self, row: Sequence[float], complete: bool) -> None:
         (left_low, left_high), (right_low, right_high) = self._lefts.next(), self._rights.next()

@@ -29,15 +29,18 @@ def defined(formula, trace, seen, bounds):
     return reference.robustness(formula, prefix, TailRule.INTERVAL, bounds)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_every_open_step_of_every_subformula_is_as_defined(seed):
     rng = np.random.default_rng(seed)
     formula = random_formula(rng, 3)
-    length = fm.horizon(formula) + 8
+    length = fm.horizon(formula) + 5
     trace = random_trace(rng, length)
     if seed % 3 == 0:
         trace = {n: np.where(rng.random(length) < 0.15, np.nan, v) for n, v in trace.items()}
     bounds = BOUNDS if seed % 2 else {}
+    if seed % 4 == 1:  # within bounds so tight that they settle many predicates unseen
+        trace = {name: values / 5 for name, values in trace.items()}
+        bounds = dict.fromkeys(SIGNALS, (-BOUND / 5, BOUND / 5))
     monitor = OnlineMonitor(formula, bounds)
     known: dict[tuple[int, int], tuple[float, float]] = {}
     for k in range(length):
@@ -72,7 +75,7 @@ def check_decided(monitor, place, low, high):
     assert monitor.decided(place) == expected
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_sound_under_random_completions_and_equal_at_the_end(seed):
     rng = np.random.default_rng(100 + seed)
     formula = random_formula(rng, 4)
