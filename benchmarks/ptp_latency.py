@@ -18,13 +18,16 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from _plot import BLUE, ORANGE, beside, picture
 from _report import Target, report
+from matplotlib.axes import Axes
 
 from embodied_rl.cli import UsageError
 from embodied_rl.core.embodiment import Embodiment
@@ -39,6 +42,7 @@ from embodied_rl.sim.registry import world_embodiment
 PROPRIOCEPTION = ("arm_position", "gripper_position", "tool_position")
 CAMERAS = ("camera_fixed", "camera_wrist")
 HISTORY, STRIDE, DDIM_STEPS = 16, 3, 10
+KINDS = ("state", "small_cnn", "resnet18")
 MORE_SAMPLES = (4, 16)
 TARGETS: dict[str, Target] = {
     "resnet18_speedup_p50": (">=", 8.0),
@@ -63,8 +67,10 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--steps: expected at least 10, saw {arguments.steps}")
     figures: dict[str, float] = {}
     with torch.inference_mode():
-        for kind in ("state", "small_cnn", "resnet18"):
+        for kind in KINDS:
             figures |= _compare(kind, arguments)
+    if arguments.json is not None:
+        draw(figures, beside(arguments.json))
     return report("ptp_latency", figures, TARGETS, arguments.json)
 
 
@@ -195,3 +201,44 @@ class _Bench:
         )
         model.actions.inverse(tokens)[0, config.past :].numpy()
         return clock.read()
+
+
+def draw(figures: Mapping[str, float], path: Path) -> None:
+    """Milliseconds of a control step: of both paths, and of ours with more candidates."""
+    with picture(path, columns=2, size=(8, 3.2)) as axes:
+        places = np.arange(len(KINDS))
+        for side, (name, colour) in enumerate((("plain", ORANGE), ("ours", BLUE))):
+            _draw_times(
+                axes[0, 0],
+                places + 0.36 * side - 0.18,
+                [[figures[f"{kind}_{name}_p{part}_ms"] for kind in KINDS] for part in (50, 95)],
+                colour,
+                "all frames encoded anew" if name == "plain" else "newest frame encoded (ours)",
+            )
+        labels = [f"{kind}\n{figures[f'{kind}_speedup_p50']:.1f} times" for kind in KINDS]
+        axes[0, 0].set_xticks(places, labels)
+        axes[0, 0].set_title("Control step, one candidate")
+        axes[0, 0].set_ylabel("processor ms; line: up to p95")
+        axes[0, 0].legend()
+        counts = (1, *MORE_SAMPLES)
+        names = [f"resnet18_ours{'' if n == 1 else f'_n{n}'}" for n in counts]
+        _draw_times(
+            axes[0, 1],
+            np.arange(len(counts)),
+            [[figures[f"{name}_p{part}_ms"] for name in names] for part in (50, 95)],
+            BLUE,
+            "ours",
+        )
+        axes[0, 1].set_xticks(np.arange(len(counts)), counts)
+        axes[0, 1].set_title("ResNet-18, candidates to choose from")
+
+
+def _draw_times(
+    axis: Axes, places: np.ndarray, times: list[list[float]], colour: str, label: str
+) -> None:
+    """Bars to the first of the two rows, lines from there to the second, and the first's values."""
+    middle, high = times
+    drawn = axis.bar(places, middle, width=0.34, color=colour, label=label)
+    axis.vlines(places, middle, high, colors="black", linewidth=1.5)
+    axis.bar_label(drawn, [f"{value:.0f}" for value in middle], padding=4, fontsize=8)
+    axis.margins(y=0.12)
