@@ -68,13 +68,12 @@ def test_gradients_are_finite_and_reach_every_sample_of_a_smooth_window():
 
 
 def test_climbing_the_smooth_robustness_satisfies_the_formula():
-    formula = parse("F[0,4] x > 1 and F[5,9] x < -1 and G[0,9] abs(x) < 2")
-    x = torch.zeros(10, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([x], lr=0.1)
-    for _ in range(100):
-        optimiser.zero_grad()
-        (-batched.robustness(formula, {"x": x}, temperature=0.1)[0]).backward()
-        optimiser.step()
+    formula = parse("F[0,2] x > 1 and F[3,5] x < -1 and G[0,5] abs(x) < 2")
+    x = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    for _ in range(40):
+        value = batched.robustness(formula, {"x": x}, temperature=0.1)[0]
+        (slope,) = torch.autograd.grad(value, x)
+        x = (x + 0.3 * slope).detach().requires_grad_(True)
     assert batched.robustness(formula, {"x": x.detach()})[0] > 0.2
 
 
