@@ -230,7 +230,8 @@ def draw(figures: Mapping[str, float], path: Path) -> None:
             "ours",
         )
         axes[0, 1].set_xticks(np.arange(len(counts)), counts)
-        axes[0, 1].set_title("ResNet-18, candidates to choose from")
+        axes[0, 1].set_title("Ours with ResNet-18, several candidates")
+        axes[0, 1].set_xlabel("candidates")
 
 
 def _draw_times(
@@ -238,7 +239,11 @@ def _draw_times(
 ) -> None:
     """Bars to the first of the two rows, lines from there to the second, and the first's values."""
     middle, high = times
-    drawn = axis.bar(places, middle, width=0.34, color=colour, label=label)
+    axis.bar(places, middle, width=0.34, color=colour, label=label)
     axis.vlines(places, middle, high, colors="black", linewidth=1.5)
-    axis.bar_label(drawn, [f"{value:.0f}" for value in middle], padding=4, fontsize=8)
+    for place, value, top in zip(places, middle, high, strict=True):
+        axis.annotate(
+            f"{value:.0f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center",
+            fontsize=8,
+        )  # fmt: skip
     axis.margins(y=0.12)
