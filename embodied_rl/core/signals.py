@@ -238,10 +238,9 @@ class SignalSampler:
         self.restart(None)
 
     def restart(self, start_ns: int | None) -> None:
-        """Forget every sample; the first slot is the first at or after ``start_ns``.
-
-        Without a start it is the first at which every stream has spoken.
-        """
+        """Forget every sample; the first slot is the first at or after ``start_ns``, and samples
+        from before that do not count. Without a start it is the first at which every stream has
+        spoken."""
         angles = {key: stream.unit == "rad" for key, stream in self.signals.streams.items()}
         self._tracks = {key: _Track(unwrap) for key, unwrap in angles.items()}
         self._newest: dict[str, int] = {}
@@ -270,6 +269,8 @@ class SignalSampler:
         if stamp < self._newest.get(key, stamp) - CLOCK_JUMP_NS or stamp > newest + LEAP_NS:
             self.restart(None)
             arrival = Arrival.CLOCK_JUMP
+        elif self._start_ns is not None and stamp < self._start_ns:
+            return Arrival.BEFORE_START  # of the episode before
         elif self._index and self._next_ns is not None and stamp <= self._next_ns - self.dt_ns:
             return Arrival.LATE
         track = self._tracks[key]

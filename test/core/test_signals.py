@@ -222,6 +222,14 @@ def test_a_second_sample_of_a_stamp_is_dropped_and_disorder_sorted_in():
     assert shown(feed(target, "thing", (100, 4.0))) == [(100, 4.0)]
 
 
+def test_samples_of_the_episode_before_do_not_count():
+    target = sampler("{stream: thing, component: x}")
+    target.restart(1000 * MS)
+    slots = feed(target, "thing", (990, 1.0), (1050, 2.0), (1100, 3.0), (1300, 4.0))
+    assert target.counts[Arrival.BEFORE_START] == 1
+    assert math.isnan(slots[0].values["s"]) and shown(slots)[1:2] == [(1100, 3.0)]
+
+
 def test_a_sample_without_a_stamp_is_refused():
     with pytest.raises(UserError, match="thing: expected a stamp in the header, saw 0 ns"):
         sampler("{stream: thing, component: x}").add("thing", sample(0, 1.0, 2.0, 3.0))
