@@ -20,10 +20,11 @@ from rich.progress import (
 from rich.table import Table
 
 from embodied_rl.cli import UsageError
+from embodied_rl.cli.eval_tgpo import evaluate_checkpoint
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, summary
-from embodied_rl.policies.registry import EXPERT, find_checkpoint, model_task
+from embodied_rl.policies.registry import EXPERT, find_checkpoint, model_policy, model_task
 from embodied_rl.sim.registry import TASKS
 from embodied_rl.sim.rollout import EpisodeResult
 from embodied_rl.training.publish import record_measurement
@@ -33,19 +34,22 @@ EXAMPLE = "example: embodied_rl eval ptp_replace_object --episodes 200 --seed 0 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Runs episodes of a task and prints the success rate with its 95 % interval."""
+    """Runs episodes of a task and prints the success rate with its 95 % interval. Of a tgpo model:
+    that many starts of each of its tasks, judged by the robustness of their formulas."""
 
     model: Annotated[str, tyro.conf.Positional]
     """Name of a shipped model, a checkpoint folder, or 'expert'."""
     task: str | None = None
-    """Task; default: the one the model was trained for (expert: replace_object)."""
+    """Task; default: the one the model was trained for (expert: replace_object; tgpo: all of its
+    config's). Of tgpo also the YAML file of a task."""
     episodes: int = 100
     seed: int = 0
     """Base seed; every episode's own seed follows from it."""
     json: Path | None = None
     """Write the figures to this file."""
     samples: int | None = None
-    """Candidates each plan is chosen from, by what was executed; default: the model's own."""
+    """Candidates each plan is chosen from, by what was executed; default: the model's own. Of
+    tgpo: assignments of times, chosen from by the critic; 1 takes a random one."""
     device: str = "auto"
     """Where the policy is computed: auto (a GPU if there is one), cpu, cuda, or cuda:N."""
     workers: int = 2
@@ -70,11 +74,13 @@ def main(argv: list[str]) -> int:
             find_checkpoint(arguments.model)
         except UserError as error:  # a name that does not exist is the command line's fault
             raise UsageError(str(error)) from None
+    if arguments.samples is not None and arguments.samples < 1:
+        raise UsageError(f"--samples: expected at least 1, saw {arguments.samples}")
+    if model_policy(arguments.model) == "tgpo":
+        return _evaluate_tgpo(arguments)
     task = arguments.task or model_task(arguments.model) or "replace_object"
     if task not in TASKS:
         raise UsageError(f"unknown task '{task}'; valid: {', '.join(sorted(TASKS))}")
-    if arguments.samples is not None and arguments.samples < 1:
-        raise UsageError(f"--samples: expected at least 1, saw {arguments.samples}")
     evaluation = Evaluation(
         arguments.model,
         task,
@@ -95,6 +101,20 @@ def main(argv: list[str]) -> int:
     if arguments.card:
         record_measurement(find_checkpoint(arguments.model), _card_text(figures))
     return 0
+
+
+def _evaluate_tgpo(arguments: Arguments) -> int:
+    if arguments.ros or arguments.device not in ("auto", "cpu"):
+        raise UsageError("eval of a tgpo model: expected no --ros, and no --device but cpu")
+    return evaluate_checkpoint(
+        find_checkpoint(arguments.model),
+        task=arguments.task,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        candidates=arguments.samples,
+        json_path=arguments.json,
+        card=arguments.card,
+    )
 
 
 def _run(evaluation: Evaluation, arguments: Arguments) -> list[EpisodeResult]:

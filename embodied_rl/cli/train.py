@@ -1,11 +1,11 @@
-"""``embodied_rl train POLICY``: bags to dataset cache to trained checkpoint, in one command."""
+"""``embodied_rl train POLICY``: from bags, or from simulation, to a checkpoint in one command."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,9 @@ from embodied_rl.bags.convert import convert
 from embodied_rl.bringup.arguments import suggestion
 from embodied_rl.cli import UsageError
 
+if TYPE_CHECKING:
+    from embodied_rl.training.supervised import FitResult
+
 EXAMPLE = (
     "example: embodied_rl train ptp --config configs/ptp_replace_object.yaml --bags runs/bags "
     "--out models/my_ptp"
@@ -24,21 +27,21 @@ EXAMPLE = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """Trains a policy from recorded bags and writes a checkpoint folder, in all stages that the
-    config has. Ctrl-C saves; the same command with --resume goes on."""
+    """Trains a policy (ptp from recorded bags, tgpo in simulation) and writes a checkpoint folder,
+    in all stages that the config has. Ctrl-C saves; the same command with --resume goes on."""
 
     policy: Annotated[str, tyro.conf.Positional]
-    """Which policy: ptp."""
-    bags: Path
-    """Folder of bags, or a dataset cache that 'embodied_rl bags convert' wrote."""
-    config: Path = Path("configs/ptp_replace_object.yaml")
-    """Model and training settings."""
+    """Which policy: ptp or tgpo."""
+    bags: Path | None = None
+    """Folder of bags, or a dataset cache that 'embodied_rl bags convert' wrote; ptp needs it."""
+    config: Path | None = None
+    """Model and training settings; default: configs/ptp_replace_object.yaml or tgpo_linear.yaml."""
     out: Path | None = None
     """Checkpoint folder; default: runs/models/NAME, NAME being the config's."""
     work: Path | None = None
     """Resumable state, log, dataset cache and embeddings; default: runs/train/NAME."""
     steps: int | None = None
-    """In place of the config's training.steps."""
+    """In place of the config's training.steps; of tgpo: training.transitions."""
     seed: int | None = None
     """In place of the config's training.seed."""
     resume: bool = False
@@ -67,6 +70,8 @@ def main(argv: list[str]) -> int:
 
 
 def _train_ptp(arguments: Arguments) -> int:
+    if arguments.bags is None:
+        raise UsageError("train ptp: expected --bags DIR, saw none")
     import torch
 
     from embodied_rl.policies.ptp.config import read_run
@@ -76,7 +81,8 @@ def _train_ptp(arguments: Arguments) -> int:
     torch.set_num_threads(arguments.threads)
     given = {"steps": arguments.steps, "seed": arguments.seed}
     run = read_run(
-        _config_file(arguments.config), {k: v for k, v in given.items() if v is not None}
+        _config_file(arguments.config or Path("configs/ptp_replace_object.yaml")),
+        {k: v for k, v in given.items() if v is not None},
     )
     work = arguments.work or Path("runs/train") / run.name
     out = arguments.out or Path("runs/models") / run.name
@@ -84,7 +90,7 @@ def _train_ptp(arguments: Arguments) -> int:
     if arguments.resume and not (has_state(work) or has_state(work / ENCODER)):
         # interrupted while the bags were converted, or the wrong folder: the user can tell
         console.print(f"no state of a training in {work}: beginning at step 0", soft_wrap=True)
-    cache = _cache(arguments, work / "cache", run.model.streams, console)
+    cache = _cache(arguments.bags, arguments.workers, work / "cache", run.model.streams, console)
     recordings, left_out = recordings_of(cache, run.model.streams)
     source = f"{len(recordings)} bags of {arguments.bags.name}"
     if left_out:
@@ -100,6 +106,36 @@ def _train_ptp(arguments: Arguments) -> int:
         device=arguments.device,
         resume=arguments.resume,
     )
+    return _say(result, out, console)
+
+
+def _train_tgpo(arguments: Arguments) -> int:
+    if arguments.bags is not None:
+        raise UsageError("train tgpo: expected no --bags, it learns in simulation")
+    if arguments.device not in ("auto", "cpu"):
+        raise UsageError(f"train tgpo: expected --device cpu, saw {arguments.device}")
+    import torch
+
+    from embodied_rl.policies.tgpo.config import read_run
+    from embodied_rl.policies.tgpo.train import train_tgpo
+
+    torch.set_num_threads(arguments.threads)
+    given = {"transitions": arguments.steps, "seed": arguments.seed}
+    run = read_run(
+        _config_file(arguments.config or Path("configs/tgpo_linear.yaml")),
+        {k: v for k, v in given.items() if v is not None},
+    )
+    out = arguments.out or Path("runs/models") / run.name
+    work = arguments.work or Path("runs/train") / run.name
+    result = train_tgpo(run, out=out, work=work, resume=arguments.resume)
+    return _say(result, out, Console())
+
+
+TRAINERS: dict[str, Callable[[Arguments], int]] = {"ptp": _train_ptp, "tgpo": _train_tgpo}
+
+
+def _say(result: FitResult, out: Path, console: Console) -> int:
+    """How the training ended, and the exit code that belongs to it."""
     if not result.finished:
         console.print(
             f"stopped in stage {result.title} at {result.step} of {result.steps}; the same "
@@ -110,9 +146,6 @@ def _train_ptp(arguments: Arguments) -> int:
     return 0
 
 
-TRAINERS: dict[str, Callable[[Arguments], int]] = {"ptp": _train_ptp}
-
-
 def _config_file(path: Path) -> Path:
     """The file as named, or as lying in the source tree when called from elsewhere."""
     here = Path(__file__).resolve().parents[2] / path
@@ -120,19 +153,19 @@ def _config_file(path: Path) -> Path:
 
 
 def _cache(
-    arguments: Arguments, folder: Path, streams: tuple[str, ...], console: Console
+    bags: Path, workers: int, folder: Path, streams: tuple[str, ...], console: Console
 ) -> EpisodeCache:
     """The bags as a dataset cache; bags that were converted before are not read again."""
-    if (arguments.bags / INDEX).exists():
-        return EpisodeCache(arguments.bags, streams)
+    if (bags / INDEX).exists():
+        return EpisodeCache(bags, streams)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("converting bags", total=None)
         summary = convert(
-            arguments.bags,
+            bags,
             folder,
             keys=streams,
-            workers=arguments.workers,
+            workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for line in (line for result in summary.results for line in result.lines):

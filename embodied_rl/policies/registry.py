@@ -68,6 +68,14 @@ def find_checkpoint(name: str) -> Path:
     raise UserError(f"unknown model '{name}'{hint}; valid: {', '.join(names)}, or a folder's path")
 
 
+def model_policy(name: str) -> str | None:
+    """Which policy a checkpoint is of; None for the expert."""
+    if name == EXPERT:
+        return None
+    policy = load_yaml_mapping(find_checkpoint(name) / CONFIG).get("policy")
+    return policy if isinstance(policy, str) else None
+
+
 def model_task(name: str) -> str | None:
     """The task that a checkpoint was trained for; None for the expert, who knows several."""
     if name == EXPERT:

@@ -30,30 +30,36 @@ def publish(
     task: str,
     parts: Mapping[str, Any],
     model: nn.Module,
-    embodiment: Embodiment,
-    streams: Sequence[str],
     seed: int,
     data: str,
+    embodiment: Embodiment | None = None,
+    streams: Sequence[str] = (),
 ) -> None:
-    """Writes config, weights and card; `parts` are the policy's own sections of the config."""
-    config: dict[str, Any] = {
-        "policy": policy,
-        "name": name,
-        "task": task,
-        "embodiment": embodiment.name,
-        "embodiment_hash": embodiment.contract_hash(streams),
-        "streams": {k: list(s.shape) for k, s in embodiment.require(streams).items()},
+    """Writes config, weights and card; `parts` are the policy's own sections of the config.
+
+    Args:
+        embodiment: of a policy that reads a robot's `streams`; None for one that acts on the state
+            of a task's own dynamics.
+    """
+    config: dict[str, Any] = {"policy": policy, "name": name, "task": task}
+    if embodiment is not None:
+        config |= {
+            "embodiment": embodiment.name,
+            "embodiment_hash": embodiment.contract_hash(streams),
+            "streams": {k: list(s.shape) for k, s in embodiment.require(streams).items()},
+        }
+    config |= {
         **parts,
         "seed": seed,
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **library_versions()},
     }
     parameters = sum(p.numel() for p in model.parameters())
+    on = "" if embodiment is None else f" on embodiment `{embodiment.name}`"
     card = "\n".join(
         [
             f"# {name}\n",
-            f"{policy} policy for task `{task}` on embodiment `{embodiment.name}`, "
-            f"{parameters:,} parameters.\n",
+            f"{policy} policy for task `{task}`{on}, {parameters:,} parameters.\n",
             f"## Data\n\n{data}\n",
             f"## Command\n\n```\n{command_line()}\n```\n",
             f"{MEASURED}\n\nNot evaluated yet: `embodied_rl eval {name} --card`.\n",

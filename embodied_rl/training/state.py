@@ -18,11 +18,11 @@ STATE = "state"
 
 @dataclass
 class TrainState:
-    """All that changes while training."""
+    """All that changes while training; `ema` is None where parameters are not averaged."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    ema: Ema
+    ema: Ema | None
     step: int = 0
 
 
@@ -30,11 +30,14 @@ def save_state(folder: Path, state: TrainState, fingerprint: str) -> None:
     """Writes `folder`/state: parameters, their averages and the optimiser's moments."""
     names = {id(p): name for name, p in state.model.named_parameters()}
     tensors: dict[str, Tensor] = {f"model/{k}": v for k, v in state.model.state_dict().items()}
-    tensors |= {f"ema/{k}": v for k, v in state.ema.tensors().items()}
+    if state.ema is not None:
+        tensors |= {f"ema/{k}": v for k, v in state.ema.tensors().items()}
     for parameter, moments in state.optimizer.state.items():
         for key, value in moments.items():
             tensors[f"optimizer/{names[id(parameter)]}/{key}"] = value
-    config = {"step": state.step, "ema_count": state.ema.count, "fingerprint": fingerprint}
+    config: dict[str, object] = {"step": state.step, "fingerprint": fingerprint}
+    if state.ema is not None:
+        config["ema_count"] = state.ema.count
     arrays = {key: tensor.detach().cpu().numpy() for key, tensor in tensors.items()}
     save_checkpoint(folder / STATE, config, arrays, "Unfinished training state.\n")
 
@@ -64,7 +67,8 @@ def load_state(folder: Path, state: TrainState, fingerprint: str) -> None:
         for kind in ("model", "ema", "optimizer")
     }
     state.model.load_state_dict(part["model"])
-    state.ema.restore(part["ema"], int(config["ema_count"]))
+    if state.ema is not None:
+        state.ema.restore(part["ema"], int(config["ema_count"]))
     for name, parameter in state.model.named_parameters():
         moments = {
             # the count of steps is a number, which AdamW keeps on the CPU

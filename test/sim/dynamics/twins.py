@@ -1,4 +1,4 @@
-"""One robot, one step, in plain numpy and float64: what the batched dynamics are checked against."""
+"""One robot, one step, in numpy and float64: what the batched dynamics are checked against."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rotation(axis: int, angle: float) -> np.ndarray:
 
 
 def quadrotor(state: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """With rotation matrices; the Euler rates solve ``w = e_x r' + R_x^T (e_y p' + R_y^T e_z y')``."""
+    """By rotation matrices; Euler rates solve ``w = e_x r. + R_x^T (e_y p. + R_y^T e_z y.)``."""
     p, v, angles, rates = np.split(state, 4)
     action = np.clip(action, -1, 1)
     rates = rates + (3.0 * action[1:] - rates) * 0.05 / 0.1

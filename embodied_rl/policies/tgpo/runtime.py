@@ -1,0 +1,154 @@
+"""A trained TGPO policy at work: times chosen, subgoals pursued, missed ones planned anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from embodied_rl.core.checkpoint import load_checkpoint
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.schema import Section
+from embodied_rl.policies.tgpo.allocate import AllocationSettings
+from embodied_rl.policies.tgpo.config import POLICY, TgpoConfig
+from embodied_rl.policies.tgpo.groundings import Groundings
+from embodied_rl.policies.tgpo.mdp import AugmentedMdp, RewardWeights, observation_dim
+from embodied_rl.policies.tgpo.model import GaussianActorCritic
+from embodied_rl.policies.tgpo.planner import Planner
+from embodied_rl.sim.dynamics.base import Dynamics
+from embodied_rl.sim.dynamics.registry import make_dynamics
+from embodied_rl.sim.stl_tasks.task import StlTask
+from embodied_rl.training.config import read_dataclass
+
+CANDIDATES = 512
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """``candidates`` assignments are scored for each start; 1 is a random one, unjudged.
+
+    Without ``replan`` a subgoal that was missed is given up.
+    """
+
+    candidates: int = CANDIDATES
+    replan: bool = True
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise UserError(f"candidates: expected at least 1, saw {self.candidates}")
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What N robots did in one task."""
+
+    positions: Tensor  # (N, T + 1, d) m
+    robustness: Tensor  # (N,) m, of the task's own formula on these positions
+    certified: Tensor  # (N,) bool: all subgoals of the plan met, nothing violated
+    violated: Tensor  # (N,) bool: a region to be avoided by the plan was entered
+    replanned: Tensor  # (N,) how often new times were found for missed subgoals
+    value: Tensor  # (N,) the critic's, of the first plan
+
+
+@dataclass(frozen=True)
+class TgpoPolicy:
+    """Network, its configuration, and how its times are chosen."""
+
+    name: str
+    config: TgpoConfig
+    model: GaussianActorCritic
+    allocation: AllocationSettings
+
+    @property
+    def dynamics(self) -> Dynamics:
+        return make_dynamics(self.config.dynamics)
+
+    def groundings(self, tasks: Sequence[StlTask]) -> Groundings:
+        """The tasks as this policy takes them.
+
+        Raises:
+            UserError: a task of another robot, outside the fragment, or larger than the shape.
+        """
+        for task in tasks:
+            if task.dynamics.name != self.config.dynamics:
+                raise UserError(
+                    f"policy {self.name}: trained for {self.config.dynamics}, task {task.name} is "
+                    f"one of {task.dynamics.name}"
+                )
+        return Groundings(tasks, self.config.shape)
+
+    @torch.no_grad()
+    def run(
+        self, task: StlTask, state: Tensor, settings: RunSettings, generator: torch.Generator
+    ) -> Episodes:
+        """Episodes from states ``(N, n)`` by the mean action."""
+        groundings = self.groundings([task])
+        planner = Planner(self.model, groundings, self.allocation, settings.candidates)
+        plan = planner.plan(torch.zeros(len(state), dtype=torch.long), state, generator)
+        value = plan.value.clone()
+        mdp = AugmentedMdp(task.dynamics, RewardWeights())
+        observation = mdp.reset(state, groundings.schedule(plan.chosen, plan.times))
+        positions = [state[:, : task.dynamics.position_dim]]
+        hopeful = torch.ones(len(state), dtype=torch.bool)
+        replanned = torch.zeros(len(state), dtype=torch.long)
+        for _ in range(task.dynamics.steps):
+            late = torch.nonzero(mdp.missed.any(dim=1) & hopeful)[:, 0]
+            if settings.replan and len(late):
+                found = planner.replan(mdp, late, plan, generator)
+                replanned[late[found]] += 1
+                hopeful[late[~found]] = False
+                observation = mdp.observe()
+            observation, _ = mdp.step(self.model.actor(observation))
+            positions.append(mdp.state[:, : task.dynamics.position_dim])
+        trace = torch.stack(positions, dim=1)
+        robustness = task.robustness(trace)
+        return Episodes(trace, robustness, mdp.success, mdp.violated, replanned, value)
+
+
+def load_tgpo(folder: Path) -> TgpoPolicy:
+    """A policy from a checkpoint folder.
+
+    Raises:
+        UserError: damaged, not a TGPO checkpoint, or made for another time step, episode length or
+            layout of the observation than this version has.
+    """
+    data, arrays = load_checkpoint(folder)
+    root = Section(str(folder / "config.yaml"), "", data)
+    root.choice("policy", (POLICY,))
+    parts = []
+    for key, kind in (("model", TgpoConfig), ("allocation", AllocationSettings)):
+        section = root.optional_child(key)
+        if section is None:
+            root.fail(key, "a mapping", "none")
+        parts.append(read_dataclass(kind, section))
+    config, allocation = parts
+    dynamics = make_dynamics(config.dynamics)
+    for key, expected in (("dt_s", dynamics.dt_s), ("steps", dynamics.steps)):
+        if root.value(key) != expected:
+            root.fail(key, f"{expected} as {dynamics.name} has", root.value(key))
+    model = make_model(config)
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    seen = {k: v.shape for k, v in arrays.items()}
+    for key in sorted(expected.keys() | seen.keys()):
+        if expected.get(key) != seen.get(key):
+            raise UserError(
+                f"{folder / 'weights.safetensors'}: tensor '{key}': expected shape "
+                f"{expected.get(key)}, saw {seen.get(key)}; the layout of the observation differs"
+            )
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
+    return TgpoPolicy(root.text("name"), config, model.eval().requires_grad_(False), allocation)
+
+
+def make_model(config: TgpoConfig) -> GaussianActorCritic:
+    """An untrained network for the robot and shape of a configuration."""
+    dynamics = make_dynamics(config.dynamics)
+    return GaussianActorCritic(
+        observation_dim(dynamics, config.shape),
+        dynamics.action_dim,
+        config.width,
+        config.activation,
+        config.log_std,
+    )

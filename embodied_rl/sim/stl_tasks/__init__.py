@@ -1,0 +1,1 @@
+"""Tasks in signal temporal logic for the small robots of ``sim.dynamics``."""
