@@ -88,10 +88,10 @@ def record_measurement(folder: Path, text: str) -> None:
 
 def command_line() -> str:
     """This process's command, without the path of the interpreter or of the script."""
-    name = Path(sys.argv[0]).name
-    if name in ("__main__.py", "-c", "-m", ""):
-        name = "embodied_rl"
-    return " ".join([name, *map(shlex.quote, sys.argv[1:])])
+    script = Path(sys.argv[0])
+    # `python -m embodied_rl.cli.main` is the same verb without a script of its own
+    inside = script.name in ("", "-c", "-m") or script.suffix == ".py"
+    return " ".join(["embodied_rl" if inside else script.name, *map(shlex.quote, sys.argv[1:])])
 
 
 def library_versions() -> dict[str, str]:

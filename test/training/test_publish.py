@@ -1,7 +1,7 @@
 import pytest
 
 from embodied_rl.core.errors import UserError
-from embodied_rl.training.publish import MEASURED, record_measurement
+from embodied_rl.training.publish import MEASURED, command_line, record_measurement
 
 
 def test_measurement_replaces_its_section_only(tmp_path):
@@ -22,3 +22,16 @@ def test_measurement_is_added_where_there_is_none(tmp_path):
 def test_missing_card(tmp_path):
     with pytest.raises(UserError, match="CARD.md"):
         record_measurement(tmp_path, "0.5")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/somewhere/bin/embodied_rl", "train", "ptp"], "embodied_rl train ptp"),
+        (["/src/embodied_rl/cli/main.py", "train", "my bags"], "embodied_rl train 'my bags'"),
+        (["-c", "train"], "embodied_rl train"),
+    ],
+)
+def test_a_card_names_no_place_of_the_machine_it_was_trained_on(monkeypatch, argv, expected):
+    monkeypatch.setattr("sys.argv", argv)
+    assert command_line() == expected

@@ -305,7 +305,7 @@ def _describe(run: PtpRun, source: str, windows: PtpWindows, result: FitResult) 
         text += f" Loss on the held-out episodes {result.validation_loss:.5f}."
     if run.encoder is not None:
         text += (
-            f" In stages: encoder {run.encoder.training.steps} steps with "
-            f"{run.encoder.history} frames, end to end; then the head on its embeddings."
+            f" In stages: encoder {run.encoder.training.steps} steps, end to end, in a policy "
+            f"with a history of {run.encoder.history}; then the head on its embeddings."
         )
     return text
