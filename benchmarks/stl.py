@@ -36,7 +36,7 @@ TARGETS = {
     "grounding_failures": ("<=", 0.0),
     "monitor_failures": ("<=", 0.0),
     "update_us_always_1000": ("<=", 5.0),
-    "update_5000_over_10": ("<=", 2.5),
+    "update_5000_over_10": ("<=", 2.0),
 }
 BATCHED_TARGETS = {
     "eventually_times_faster": (">=", 10.0),

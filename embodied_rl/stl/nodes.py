@@ -41,6 +41,16 @@ class Node:
         self.new_false = false & ~(self.false << 1)
         self.true, self.false = true, false
 
+    def _add(self, true: int, false: int) -> None:
+        """Bring the sets to the new step and add to them what may be in them already."""
+        mask = self.mask
+        kept = self.true << 1 & mask
+        self.new_true = true & mask & ~kept if true else 0
+        self.true = kept | self.new_true
+        kept = self.false << 1 & mask
+        self.new_false = false & mask & ~kept if false else 0
+        self.false = kept | self.new_false
+
 
 class _Leaf(Node):
     """A predicate."""
@@ -162,7 +172,8 @@ class _Window(Node):
         width = end - start + 1
         self._lows = SlidingMax(width)
         self._highs: SlidingMax | None = None  # from the first missing sample on
-        self._block = steps.ones(width)
+        self._block, self._last = steps.ones(width), 1 << end
+        self._block_ahead = self._block << start
         self.unseen_true, self.unseen_false = operand.unseen_true, operand.unseen_false
         unseen = (self.unseen_true, self.unseen_false)
         self._unseen_reach, self._unseen_need = unseen if highest else unseen[::-1]
@@ -172,13 +183,13 @@ class _Window(Node):
         operand = self._operand
         if self._highest:
             self._push(operand.low, operand.high)
-            true = self._reached(self.true, operand.new_true)
-            self._set(true, self._needed(self.false, operand.false, operand.new_false))
+            true = self._reached(operand.new_true)
+            self._add(true, self._completed(operand.false, operand.new_false))
         else:
             self._push(-operand.high, -operand.low)
             self.low, self.high = -self.high, -self.low
-            false = self._reached(self.false, operand.new_false)
-            self._set(self._needed(self.true, operand.true, operand.new_true), false)
+            false = self._reached(operand.new_false)
+            self._add(self._completed(operand.true, operand.new_true), false)
 
     def _push(self, low: float, high: float) -> None:
         if low != low:
@@ -189,19 +200,20 @@ class _Window(Node):
         if self._highs is not None:
             self.high = self._highs.push(high)
 
-    def _reached(self, old: int, new: int) -> int:
-        found = old << 1 | self._always_reached
+    def _reached(self, new: int) -> int:
+        """The steps whose window holds one of the operand's new steps."""
         if new == 1:
-            return found | self._block << self._start
-        return found | steps.spread(new, self._start, self._end) if new else found
+            return self._block_ahead | self._always_reached
+        if not new:
+            return self._always_reached
+        return steps.spread(new, self._start, self._end) | self._always_reached
 
-    def _needed(self, old: int, now: int, new: int) -> int:
+    def _completed(self, now: int, new: int) -> int:
+        """The steps whose whole window is in the operand's set now, if the new steps matter."""
         if self._unseen_need or new > 1:
-            return old << 1 | steps.shrink(now, self._start, self._end, self._unseen_need)
+            return steps.shrink(now, self._start, self._end, self._unseen_need)
         # The newest step alone was added: it completes one window, that of the step `end` ago.
-        if new and now & self._block == self._block:
-            return old << 1 | 1 << self._end
-        return old << 1
+        return self._last if new and now & self._block == self._block else 0
 
 
 class _Until(Node):
