@@ -1,6 +1,7 @@
 """``embodied_rl stl explain|check``: what a formula asks, and whether a recording keeps it.
 
-Exit codes: ``check`` 0 when every formula is satisfied, 1 when one is violated or stays open.
+Exit codes: ``check`` 0 when every formula is satisfied, 1 when one is violated or stays open; in
+sliding mode 1 when a step is violated.
 """
 
 from __future__ import annotations
