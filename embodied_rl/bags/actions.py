@@ -7,7 +7,7 @@ commands stamped later had not been given yet.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ class _Given:
     number: int
 
 
-class _Trajectories:
-    """Trajectories of one group of joints; a later one replaces the tail of an earlier one."""
+class _Group:
+    """The commands of one group of joints."""
 
     def __init__(self, width: int):
         self._width = width
@@ -46,6 +46,23 @@ class _Trajectories:
         valid = np.zeros(len(ticks_ns), dtype=bool)
         items = [item for item in self.items if item.stamp_ns >= since_ns]
         items.sort(key=lambda item: item.stamp_ns)  # stable: the last of equals rules
+        for row, target in self._targets(items, ticks_ns, period_ns):
+            values[row], valid[row] = target, True
+        return values, valid
+
+    def _targets(
+        self, items: list[_Given], ticks_ns: np.ndarray, period_ns: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Row and target ``(n,)`` of each tick that has one, from commands in the order of time."""
+        raise NotImplementedError
+
+
+class _Trajectories(_Group):
+    """Trajectories of one group of joints; a later one replaces the tail of an earlier one."""
+
+    def _targets(
+        self, items: list[_Given], ticks_ns: np.ndarray, period_ns: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
         track: TrajectoryTrack | None = None
         place, known_ns = 0, 0
         for row, tick in enumerate(ticks_ns.tolist()):
@@ -60,31 +77,21 @@ class _Trajectories:
                 place += 1
             due = tick + period_ns
             if track is not None and known_ns <= due <= track.end_ns:
-                values[row], valid[row] = track.target(due), True
-        return values, valid
+                yield row, track.target(due)
 
 
-class _Arrays:
-    """Unstamped targets of one group, in force from their arrival until the next one."""
+class _Arrays(_Group):
+    """Unstamped targets of one group, in force from their arrival until the next one; what arrives
+    during a period belongs to its tick."""
 
-    def __init__(self, width: int):
-        self._width = width
-        self.items: list[_Given] = []
-
-    def at(
-        self, ticks_ns: np.ndarray, period_ns: int, since_ns: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`_Trajectories.at`; what arrives during the period belongs to its tick."""
-        values = np.full((len(ticks_ns), self._width), np.nan)
-        valid = np.zeros(len(ticks_ns), dtype=bool)
-        items = [item for item in self.items if item.stamp_ns >= since_ns]
-        items.sort(key=lambda item: item.stamp_ns)
+    def _targets(
+        self, items: list[_Given], ticks_ns: np.ndarray, period_ns: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
         times = [item.stamp_ns for item in items]
         for row, tick in enumerate(ticks_ns.tolist()):
             newest = bisect_left(times, tick + period_ns) - 1
             if newest >= 0:
-                values[row], valid[row] = items[newest].values, True
-        return values, valid
+                yield row, items[newest].values
 
 
 class ActionLog:
@@ -98,7 +105,7 @@ class ActionLog:
 
     def __init__(self, embodiment: Embodiment, *, executed: bool):
         self._embodiment = embodiment
-        self._groups: dict[str, _Trajectories | _Arrays] = {}
+        self._groups: dict[str, _Group] = {}
         if executed:
             self._groups[""] = _Trajectories(embodiment.action_dim)
             return

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -25,6 +27,10 @@ from embodied_rl.bringup.environment import (  # noqa: E402
     private_domain,
     share_file,
 )
+from embodied_rl.core.embodiment import Embodiment  # noqa: E402
+from embodied_rl.core.policy import Policy  # noqa: E402
+from embodied_rl.nodes.policy_node import PolicyNode  # noqa: E402
+from embodied_rl.nodes.process import Stop  # noqa: E402
 
 EMBODIMENT = share_file("sim_worlds/tabletop/ur5e_2f85.yaml")
 
@@ -150,5 +156,58 @@ def processes(domain: int, tmp_path: Path) -> Iterator[Processes]:
 @pytest.fixture
 def probe(domain: int) -> Iterator[Probe]:
     made = Probe(domain)
+    yield made
+    made.close()
+
+
+class Host:
+    """Runs the policy node inside this process, with a policy of the test's own making."""
+
+    def __init__(self, domain: int, probe: Probe):
+        self._domain, self._probe = domain, probe
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._spin)
+        self.node: PolicyNode | None = None
+
+    def configure(self, make: Callable[[Embodiment], Policy], **parameters: object) -> Policy:
+        """The policy that ``make`` gave for the embodiment, hosted but not active yet."""
+        words = [w for key, value in parameters.items() for w in ("-p", f"{key}:={value}")]
+        rclpy.init(args=["--ros-args", *words], domain_id=self._domain)
+        made: list[Policy] = []
+
+        def load(name: str, embodiment: Embodiment, task: str | None, **_: object) -> Policy:
+            made.append(make(embodiment))
+            return made[0]
+
+        self.node = PolicyNode(Stop(), load)
+        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        return made[0]
+
+    def activate(self) -> None:
+        self._thread.start()
+        self._probe.until(
+            lambda: self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS, "activation"
+        )
+
+    def _spin(self) -> None:
+        executor = SingleThreadedExecutor()
+        executor.add_node(self.node)
+        while not self._done.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self.node is not None:
+            self.node.close()
+            self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def host(domain: int, probe: Probe, processes: Processes) -> Iterator[Host]:
+    del processes  # they outlive it
+    made = Host(domain, probe)
     yield made
     made.close()

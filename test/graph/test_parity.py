@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
 from rosgraph_msgs.msg import Clock
 
 from embodied_rl.bags.episode import read_episode
@@ -25,8 +21,6 @@ from embodied_rl.core.window import (
     Window,
     history_indices,
 )
-from embodied_rl.nodes.policy_node import PolicyNode
-from embodied_rl.nodes.process import Stop
 from embodied_rl.policies.registry import load_policy
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import rollout
@@ -93,7 +87,7 @@ class Witness:
 
 
 @pytest.fixture(params=["lockstep", "realtime"])
-def recorded(request, domain, processes, probe, tmp_path):
+def recorded(request, processes, probe, host, tmp_path):
     """One recorded episode: the witness inside this process, and the folder of the bag."""
     mode, out = request.param, tmp_path / "run"
     common = {"embodiment": EMBODIMENT, "use_sim_time": True}
@@ -102,42 +96,13 @@ def recorded(request, domain, processes, probe, tmp_path):
     probe.until(lambda: clock, "clock")
     processes.start("command_gate_node", mode=mode, **common)
     processes.start("recorder_node", out=out, **common)
-    words = [f"{key}:={value}" for key, value in {**common, "mode": mode}.items()]
-    arguments = ["--ros-args", *(w for word in words for w in ("-p", word))]
-    rclpy.init(args=arguments, domain_id=domain)
-    witnesses: list[Witness] = []
-
-    def load(name, embodiment, task, **_):
-        witnesses.append(Witness("expert", embodiment, TASK))
-        return witnesses[0]
-
-    node = PolicyNode(Stop(), load)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    done = threading.Event()
-
-    def spin() -> None:
-        while not done.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    witnesses[0].listen(node._loop.builder)
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
-        probe.until(
-            lambda: node.trigger_activate() == TransitionCallbackReturn.SUCCESS, "activation"
-        )
-        conductor = processes.start("episode_node", episodes=1, record=True, out=out, mode=mode)
-        probe.until(lambda: conductor.poll() is not None, "end of the episode", 60)
-        assert conductor.returncode == 0, processes.log("episode_node")
-        yield mode, witnesses[0], out / "episode_000000"
-    finally:
-        done.set()
-        thread.join()
-        node.close()
-        node.destroy_node()
-        rclpy.shutdown()
+    witness = host.configure(lambda body: Witness("expert", body, TASK), mode=mode, **common)
+    witness.listen(host.node._loop.builder)
+    host.activate()
+    conductor = processes.start("episode_node", episodes=1, record=True, out=out, mode=mode)
+    probe.until(lambda: conductor.poll() is not None, "end of the episode", 60)
+    assert conductor.returncode == 0, processes.log("episode_node")
+    return mode, witness, out / "episode_000000"
 
 
 def test_windows_from_the_bag_equal_the_live_ones(recorded):
