@@ -170,7 +170,8 @@ class SimNode(Node):
         late_s = time.monotonic() - self._wall_s
         if late_s > LAG_S:
             self._wall_s = time.monotonic()
-        self._publish_samples(render=late_s < self.sim.step_ns / 1e9)
+        # In lockstep nobody needs the pace, but a policy needs every stream at its rate to start.
+        self._publish_samples(render=self._lockstep or late_s < self.sim.step_ns / 1e9)
         self._publish_clock()
         on_tick = self.sim.time_ns % self.embodiment.period_ns == 0
         if self._state is State.RUNNING and on_tick and self.sim.outcome().done:
