@@ -73,6 +73,7 @@ def _command(evaluation: Evaluation, folder: Path) -> list[str]:
         f"policy:={evaluation.model}",
         f"episodes:={evaluation.episodes}",
         f"seed:={evaluation.seed}",
+        f"device:={evaluation.device}",
         *([] if evaluation.samples is None else [f"samples:={evaluation.samples}"]),
         f"cameras:={','.join(cameras) or 'none'}",
         "record:=true",

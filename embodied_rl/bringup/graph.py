@@ -110,6 +110,9 @@ _SAMPLES = Argument(
     minimum=1,
     optional=True,
 )
+_DEVICE = Argument(
+    "device", "auto", "where the policy is computed: auto (a GPU if there is one), cpu, cuda:N"
+)
 _MEMORY = Argument(
     "memory", "", "file of policy_node/save_memory and load_memory; empty: in out", "path"
 )
@@ -136,6 +139,7 @@ SIM_ARGUMENTS = (
     Argument("task", "replace_object", "task", choices=TASKS),
     _POLICY,
     _SAMPLES,
+    _DEVICE,
     Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
     Argument("episodes", "0", "episodes to run; 0 means until Ctrl-C", "int", minimum=0),
     Argument("seed", "0", "seed of the first episode", "int", minimum=0),
@@ -155,6 +159,7 @@ ROBOT_ARGUMENTS = (
     _EMBODIMENT,
     Argument("policy", None, "a model of models/, or a checkpoint folder"),
     _SAMPLES,
+    _DEVICE,
     Argument("task", "", "name of the task, told to the policy"),
     _INSTRUCTION,
     _RECORD,
@@ -285,6 +290,7 @@ def _record(values: dict[str, Value]) -> Graph:
 def _policy(values: dict[str, Value], out: Path) -> dict[str, Value]:
     """Parameters of the policy node that say which policy, and how it is run."""
     policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    policy["device"] = values["device"]
     # Robots side by side must not write over each other's memory.
     policy["memory_path"] = values["memory"] or str(out / "policy_memory.safetensors")
     if values["samples"] != "":

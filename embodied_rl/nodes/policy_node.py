@@ -60,6 +60,9 @@ class PolicyNode(LifecycleNode):
         self._samples = optional_parameter(
             self, "samples", Parameter.Type.INTEGER, "candidates a plan is chosen from"
         )
+        self._device = parameter(
+            self, "device", "auto", "where to compute: auto, cpu, cuda, or cuda:N"
+        )
         self._memory_path = Path(
             parameter(self, "memory_path", "policy_memory.safetensors", "file of ~/save_memory")
         )
@@ -92,6 +95,7 @@ class PolicyNode(LifecycleNode):
             self._task or None,
             samples=self._samples,
             budget_s=budget_s,
+            device=self._device,
         )
         self._host(policy)
 

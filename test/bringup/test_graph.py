@@ -59,7 +59,9 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
     assert told["sim_node"] == {
         "world", "task", "mode", "seed", "cameras", "visuals", "embodiment", "command_timeout_s",
     }  # fmt: skip
-    assert told["policy_node"] == {"policy", "task", "embodiment", "mode", "memory_path"}
+    assert told["policy_node"] == {
+        "policy", "task", "embodiment", "mode", "memory_path", "device",
+    }  # fmt: skip
     four = build("sim", {"samples": "4"})
     assert [n.parameters["samples"] for n in four.nodes if n.name == "policy_node"] == [4]
     assert told["command_gate_node"] == {"embodiment", "mode"}
