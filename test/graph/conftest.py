@@ -15,6 +15,8 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
@@ -105,6 +107,15 @@ class Probe:
         self.until(future.done, f"answer of {name}", seconds)
         self.node.destroy_client(client)
         return future.result()
+
+    def change(self, transition: int) -> bool:
+        """Ask the policy node for a transition; whether it went."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.call(ChangeState, "policy_node/change_state", request).success
+
+    def activate_policy(self) -> None:
+        assert self.change(Transition.TRANSITION_CONFIGURE)
+        self.until(lambda: self.change(Transition.TRANSITION_ACTIVATE), "activation")
 
     def reset_simulator(self) -> None:
         """It refuses as long as it is not connected with those who will send it commands."""

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -26,15 +24,6 @@ PERIOD_S = 0.1
 SCHEDULING_S = 1.0  # what a busy test machine may add between the gate's timer and this process
 
 
-def activate(probe) -> None:
-    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
-    assert probe.call(ChangeState, "policy_node/change_state", request).success
-    request.transition.id = Transition.TRANSITION_ACTIVATE
-    probe.until(
-        lambda: probe.call(ChangeState, "policy_node/change_state", request).success, "activation"
-    )
-
-
 @pytest.fixture
 def moving(probe, processes):
     """An arm in motion in real time; gives what the gate sends to it."""
@@ -42,7 +31,7 @@ def moving(probe, processes):
     processes.start("sim_node", mode="realtime")
     processes.start("command_gate_node", **common)
     policy = processes.start("policy_node", policy="expert", task="replace_object", **common)
-    activate(probe)
+    probe.activate_policy()
     sent = probe.collect(JointTrajectory, ARM)
     probe.until(lambda: probe.node.count_publishers(ARM), "gate")
     probe.reset_simulator()

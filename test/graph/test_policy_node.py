@@ -9,7 +9,6 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -62,11 +61,6 @@ def robot(probe):
     return Robot(probe)
 
 
-def change(probe, transition: int) -> bool:
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return probe.call(ChangeState, "policy_node/change_state", request).success
-
-
 def reasons(states) -> str:
     return " ".join(
         status.message + " ".join(value.value for value in status.values)
@@ -79,7 +73,7 @@ def reasons(states) -> str:
 def start(probe, processes) -> list:
     processes.start("policy_node", policy="expert", task="replace_object", embodiment=EMBODIMENT)
     states = probe.collect(DiagnosticArray, "/diagnostics")
-    assert change(probe, Transition.TRANSITION_CONFIGURE)
+    assert probe.change(Transition.TRANSITION_CONFIGURE)
     return states
 
 
@@ -87,12 +81,12 @@ def test_activates_with_sound_streams_only(robot, probe, processes):
     robot.skip["joint_states"] = 2  # 25 of 50 Hz
     states = start(probe, processes)
     probe.until(
-        lambda: not change(probe, Transition.TRANSITION_ACTIVATE) and "saw 2" in reasons(states),
+        lambda: not probe.change(Transition.TRANSITION_ACTIVATE) and "saw 2" in reasons(states),
         "refusal of a slow stream",
     )
     assert "'arm_position' on joint_states: expected at least 80% of 50 Hz" in reasons(states)
     robot.skip["joint_states"] = 0
-    probe.until(lambda: change(probe, Transition.TRANSITION_ACTIVATE), "activation")
+    probe.until(lambda: probe.change(Transition.TRANSITION_ACTIVATE), "activation")
 
 
 def test_names_the_missing_stream(robot, probe, processes):
@@ -100,10 +94,10 @@ def test_names_the_missing_stream(robot, probe, processes):
     states = start(probe, processes)
     named = "'object_position' on object_pose: expected 20 Hz, saw 0"
     probe.until(
-        lambda: not change(probe, Transition.TRANSITION_ACTIVATE) and named in reasons(states),
+        lambda: not probe.change(Transition.TRANSITION_ACTIVATE) and named in reasons(states),
         "refusal of a missing stream",
     )
-    assert not change(probe, Transition.TRANSITION_ACTIVATE), "activated after the refusal"
+    assert not probe.change(Transition.TRANSITION_ACTIVATE), "activated after the refusal"
 
 
 def no_number(message) -> None:
@@ -133,7 +127,7 @@ def without_stamp(message) -> None:
 )
 def test_names_unsound_messages_and_never_acts_on_them(robot, probe, processes, spoil, line):
     states = start(probe, processes)
-    probe.until(lambda: change(probe, Transition.TRANSITION_ACTIVATE), "activation")
+    probe.until(lambda: probe.change(Transition.TRANSITION_ACTIVATE), "activation")
     chunks = probe.collect(JointTrajectory, "policy/chunk")
     probe.until(lambda: len(chunks) > 2, "chunks while all is sound")
     robot.spoil["joint_states"] = spoil
