@@ -24,6 +24,7 @@ from embodied_rl.training.supervised import (
 
 CAMERAS = ("camera_fixed", "camera_wrist")
 STATE, ACTIONS = 9, 7  # numbers of the proprioception and of a command
+SHORT = 2  # frames of the encoder's own training
 EPISODES, ROWS = 4, 80
 
 

@@ -1,26 +1,17 @@
-"""Training to equal loss: what is compared is the same on both sides, and what is reported."""
+"""Cost of a training step: what is measured of a tiny model, and its picture."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("matplotlib")
 
 import ptp_training as bench
-from _equal_loss import HEAD_STEPS, PARTS, Point, compare, figures_of, reduced, series_of
-from _steps import Cost, Training, embedding_loss, image_config, image_loss, new_model
-from _steps import noise_recordings as noise
-
-import embodied_rl.cli.main as cli
-from embodied_rl.policies.ptp.data import PtpWindows
-from embodied_rl.policies.ptp.embedding_cache import EmbeddingCache, Stamp, build_embeddings
-from embodied_rl.training.supervised import TrainSettings, validation_loss
-
-SETTINGS = TrainSettings(steps=PARTS, batch=2, warmup=1, validation_fraction=0.25)
+from _steps import Cost
+from matplotlib.figure import Figure
 
 
 @pytest.fixture(autouse=True)
@@ -28,113 +19,35 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def config():
-    return image_config("small_cnn", 14, history=3, chunk=2, width=16, layers=1)
-
-
-@pytest.fixture
-def recordings(tmp_path):
-    return noise(tmp_path, 16)
-
-
-def test_the_same_weights_have_the_same_validation_loss_from_images_and_embeddings(
-    config, recordings, tmp_path
-):
-    windows = PtpWindows(recordings, replace(config, dropout=0.0))
-    model = new_model(windows)
-    _, held_out = windows.split(0.25, 0)
-    build_embeddings(tmp_path / "embeddings", model.encoder, windows, quiet=True)
-    read = EmbeddingCache(tmp_path / "embeddings", Stamp.of(model.encoder, windows)).read
-    images = Training(model, image_loss(model, windows), SETTINGS, windows.rows)
-    head = Training(model.head(), embedding_loss(model, windows, read), SETTINGS, windows.rows)
-    losses = [validation_loss(t.state, t.loss, SETTINGS, held_out) for t in (images, head)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_both_ways_take_their_steps_and_costs_add_up(config, recordings, tmp_path, monkeypatch):
-    taken: list[int] = []
-    step = Training.step
-
-    def counted(self: Training) -> Cost:
-        taken.append(self.settings.steps)
-        step(self)
-        return Cost(1.0, 2.0)
-
-    monkeypatch.setattr(Training, "step", counted)
-    slow, staged = compare(recordings, config, SETTINGS, tmp_path / "embeddings")
-    # End to end and the encoder's stage have as many steps, the head has HEAD_STEPS times as many.
-    assert taken.count(PARTS) == 2 * PARTS and taken.count(HEAD_STEPS * PARTS) == HEAD_STEPS * PARTS
-    assert [p.stage for p in slow] == ["end to end"] * PARTS
-    assert [p.stage for p in staged] == ["encoder"] * PARTS + ["embeddings"] + ["head"] * PARTS
-    assert [p.cost.wall_s for p in slow] == [2.0 * (k + 1) for k in range(PARTS)]
-    assert all(p.loss is not None for p in slow)
-    assert [p.loss is None for p in staged] == [p.stage != "head" for p in staged]
-    embeddings = staged[PARTS].cost.cpu_s
-    assert embeddings > staged[PARTS - 1].cost.cpu_s == PARTS
-    assert staged[-1].cost.cpu_s == pytest.approx(embeddings + HEAD_STEPS * PARTS)
-
-
-def curves(last: float) -> tuple[list[Point], list[Point]]:
-    slow = [Point("end to end", Cost(10.0, 20.0), 0.5), Point("end to end", Cost(20.0, 60.0), 0.3)]
-    staged = [
-        Point("encoder", Cost(2.0, 4.0)),
-        Point("embeddings", Cost(3.0, 6.0)),
-        Point("head", Cost(4.0, 8.0), 0.4),
-        Point("head", Cost(5.0, 10.0), last),
-        Point("head", Cost(6.0, 12.0), last),
-    ]
-    return slow, staged
-
-
-def test_time_to_equal_loss_is_that_of_the_first_point_below_it():
-    figures = figures_of(*curves(0.29))
-    assert figures["equal_loss_cached_cpu_s"] == 5.0
-    assert figures["equal_loss_ratio"] == 4.0
-    assert figures["equal_loss_wall_ratio"] == 6.0
-    assert figures["cached_encoder_stage_cpu_s"] == 2.0
-    assert figures["cached_embeddings_cpu_s"] == 1.0
-    assert figures["cached_head_cpu_s"] == 3.0
-
-
-def test_a_way_that_never_gets_there_is_not_given_a_time():
-    figures = figures_of(*curves(0.31))
-    assert figures["equal_loss_ratio"] == figures["equal_loss_wall_ratio"] == 0.0
-    assert "equal_loss_cached_cpu_s" not in figures
-
-
-def test_images_shrink_to_means_of_blocks_and_the_rest_stays(recordings, tmp_path):
-    folder = tmp_path / "reduced"
-    folder.mkdir()
-    smaller = reduced(recordings[:1], ["camera_wrist"], folder, by=2)[0]
-    before = recordings[0].values["camera_wrist"]
-    assert smaller.values["camera_wrist"].shape == (len(before), 8, 8, 3)
-    for frame, row, column, channel in ((0, 0, 0, 0), (5, 7, 3, 2), (79, 2, 6, 1)):
-        pixels = [
-            int(before[frame, 2 * row + i, 2 * column + j, channel])
-            for i in range(2)
-            for j in range(2)
-        ]
-        assert smaller.values["camera_wrist"][frame, row, column, channel] == round(np.mean(pixels))
-    assert smaller.values["camera_fixed"] is recordings[0].values["camera_fixed"]
-    assert (smaller.actions == recordings[0].actions).all()
-
-
-def test_an_unknown_encoder_is_refused_before_anything_is_timed(capsys):
-    assert cli.main(["bench", "ptp_training", "--equal-encoder", "vit"]) == 1
-    assert "--equal-encoder: expected one of ['resnet18', 'small_cnn'], saw 'vit'" in (
-        capsys.readouterr().err
+def test_figures_add_up_and_the_picture_shows_them(tmp_path, monkeypatch):
+    arguments = bench.Arguments(
+        encoder="small_cnn", side=16, crop=14, batch=2, width=16, layers=1, rounds=2
     )
+    figures = bench._measure(arguments, tmp_path)
+    full, head, short, frame = (
+        figures[key]
+        for key in (
+            "step_end_to_end_ms",
+            "step_cached_ms",
+            "step_encoder_stage_ms",
+            "encode_ms_a_frame",
+        )  # fmt: skip
+    )
+    assert figures["step_ratio"] == pytest.approx(full / head)
+    before = arguments.encoder_steps * short + arguments.frames * frame
+    steps = arguments.head_steps
+    assert figures["amortised_ratio"] == pytest.approx(steps * full / (before + steps * head))
+    assert 0 < figures["peak_memory_cached_mb"] <= figures["peak_memory_end_to_end_mb"]
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kw: (drawn.append(self), save(self, *args, **kw))
+    )
+    bench.draw(figures, Path(tmp_path / "steps.png"))
+    heights = [bar.get_height() for bar in drawn[0].axes[0].patches]
+    assert heights == pytest.approx([full / 1e3, head / 1e3])
 
 
-@pytest.mark.parametrize("judged", [True, False])
-def test_the_picture_has_the_curves_where_there_are_any(judged, tmp_path):
-    slow, staged = curves(0.29) if judged else ([], [])
-    figures = {"step_ratio": 15.0}
-    for way in ("end_to_end", "cached"):
-        figures |= {f"step_{way}_ms": 500.0, f"peak_memory_{way}_mb": 900.0}
-    if judged:
-        figures |= {f"small_cnn_{key}": value for key, value in figures_of(slow, staged).items()}
-    series = {"end_to_end": series_of(slow), "cached": series_of(staged)}
-    bench.draw(figures, series, "small_cnn", tmp_path / "training.png")
-    assert (tmp_path / "training.png").stat().st_size > 5000
+def test_the_figure_of_several_steps_is_their_median():
+    costs = [Cost(1.0, 10.0), Cost(100.0, 20.0), Cost(3.0, 900.0)]
+    assert bench._medians(costs) == Cost(3.0, 20.0)
