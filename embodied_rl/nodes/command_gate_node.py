@@ -27,7 +27,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.core.commands import JointWatch
 from embodied_rl.core.decode import decode, stamp_ns
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
+from embodied_rl.core.embodiment import JOINT_STATE, JOINT_TRAJECTORY, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.policy import ActionChunk
@@ -35,6 +35,7 @@ from embodied_rl.core.window import CLOCK_JUMP_NS
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.subscriber import Subscriber
 
 # Silence is called after 1.5 periods and looked for ten times a period, so that even a policy that
 # died right after a heartbeat is noticed within 2 periods.
@@ -63,10 +64,11 @@ class CommandGateNode(Node):
         self.create_service(Trigger, "~/reset_episode", self._on_reset)
         self.create_service(SetBool, "~/emergency_stop", self._on_stop_service)
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
+        steady = RosClock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._match_publishers, clock=steady)
         if not self._lockstep:
             period_s = self.embodiment.period_ns / 1e9
             self._silence_s = SILENCE_PERIODS * period_s
-            steady = RosClock(clock_type=ClockType.STEADY_TIME)
             self.create_timer(period_s / CHECKS_PER_PERIOD, self._on_timer, clock=steady)
         self.get_logger().info(f"gate ready for {self.embodiment.name}")
 
@@ -91,11 +93,21 @@ class CommandGateNode(Node):
         ]
         if self._lockstep:
             self._ears.append(subscribe(Clock, "/clock", self._on_clock, qos.CLOCK))
-        for topic in {self.embodiment.streams[key].topic for key in self._watch.keys}:
-            kind = messages.MESSAGE_CLASSES[self.embodiment.topics()[topic][0].type]
-            on_joints = functools.partial(self._on_joints, topic)
-            self._ears.append(subscribe(kind, topic, on_joints, qos.reliable(100)))
+        self._joints = [
+            Subscriber(
+                self,
+                messages.MESSAGE_CLASSES[JOINT_STATE],
+                topic,
+                functools.partial(self._on_joints, topic),
+                qos.stream(JOINT_STATE),
+            )
+            for topic in {self.embodiment.streams[key].topic for key in self._watch.keys}
+        ]
         self._connections = Connections(self)
+
+    def _match_publishers(self) -> None:
+        for joints in self._joints:
+            joints.match()
 
     # What comes in
 
@@ -258,7 +270,8 @@ class CommandGateNode(Node):
         """Begin an episode; not a success as long as something that is sent could be missed."""
         self._forget()
         self._watch.reset(messages.now_ns(self))
-        missing = self._connections.missing(self._ears)
+        heard = [*self._ears, *(joints.subscription for joints in self._joints)]
+        missing = self._connections.missing(heard)
         response.success = not missing
         response.message = "; ".join(missing) or self._gate.state.value
         return response

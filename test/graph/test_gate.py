@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -126,13 +127,13 @@ def test_unsound_chunks_are_refused_and_named(probe, processes):
 class Script:
     """A gate of its own, and everything that it hears said by hand."""
 
-    def __init__(self, probe, processes, mode: str):
+    def __init__(self, probe, processes, mode: str, joints_quality=10):
         processes.start("command_gate_node", embodiment=EMBODIMENT, use_sim_time=True, mode=mode)
         self.sent = probe.collect(JointTrajectory, ARM)
         self.executed = probe.collect(JointTrajectory, "command/executed")
         node = probe.node
         self._clock = node.create_publisher(Clock, "/clock", 1)
-        self._joints = node.create_publisher(JointState, "joint_states", 10)
+        self._joints = node.create_publisher(JointState, "joint_states", joints_quality)
         self._chunks = node.create_publisher(JointTrajectory, "policy/chunk", 10)
         self._beats = node.create_publisher(Header, "policy/heartbeat", 10)
         for publisher in (self._clock, self._joints, self._chunks, self._beats):
@@ -201,8 +202,10 @@ def test_a_reset_names_those_who_may_not_know_the_gate_yet(probe, processes):
     )
 
 
-def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes):
-    gate = Script(probe, processes, "realtime")
+@pytest.mark.parametrize("joints_quality", [10, qos_profile_sensor_data])
+def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes, joints_quality):
+    """And a driver that offers its joint states as best effort only is heard too."""
+    gate = Script(probe, processes, "realtime", joints_quality)
 
     def answered(second: int) -> bool:
         """Show the robot at a time and ask for a command at it; whether the gate has let it by."""
