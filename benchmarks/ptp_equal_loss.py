@@ -14,7 +14,7 @@ not counted. The goal is the loss that the training end to end has after its las
 
 A training end to end with ResNet-18 takes hours on a CPU, so this trains the model of
 configs/ptp_replace_object_image.yaml, which has the small CNN, on images of half their side, and
-few steps: about 5 minutes on one core. ``--encoder resnet18`` and ``--steps`` are for those who
+few steps: about 2 minutes on one core. ``--encoder resnet18`` and ``--steps`` are for those who
 have more. Image bags of replace_object are recorded through the ROS graph if ``--bags`` is not
 there. The curves stand in the JSON.
 """
@@ -66,7 +66,7 @@ class Arguments:
     """small_cnn or resnet18."""
     steps: int = 200
     """Of the training end to end."""
-    batch: int = 16
+    batch: int = 8
     reduce: int = 2
     """Images shrink by this factor."""
     threads: int = 1
