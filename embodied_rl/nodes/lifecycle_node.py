@@ -28,7 +28,7 @@ from embodied_rl.nodes.process import Stop, parameter, run
 
 INTERRUPTED = 130
 
-ACTIVATION_PATIENCE_S = 6.0
+ACTIVATION_PATIENCE_S = 15.0  # streams come late and in bursts while a busy machine starts nodes
 _STEPS = (
     (Transition.TRANSITION_CONFIGURE, "configure", State.PRIMARY_STATE_UNCONFIGURED),
     (Transition.TRANSITION_ACTIVATE, "activate", State.PRIMARY_STATE_INACTIVE),
