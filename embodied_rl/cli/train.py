@@ -88,8 +88,7 @@ def _train_ptp(arguments: Arguments) -> int:
     out = arguments.out or Path("runs/models") / run.name
     console = Console()
     if arguments.resume and not (has_state(work) or has_state(work / ENCODER)):
-        # interrupted while the bags were converted, or the wrong folder: the user can tell
-        console.print(f"no state of a training in {work}: beginning at step 0", soft_wrap=True)
+        _say_no_state(work, console)
     cache = _cache(arguments.bags, arguments.workers, work / "cache", run.model.streams, console)
     recordings, left_out = recordings_of(cache, run.model.streams)
     source = f"{len(recordings)} bags of {arguments.bags.name}"
@@ -118,6 +117,7 @@ def _train_tgpo(arguments: Arguments) -> int:
 
     from embodied_rl.policies.tgpo.config import read_run
     from embodied_rl.policies.tgpo.train import train_tgpo
+    from embodied_rl.training.state import has_state
 
     torch.set_num_threads(arguments.threads)
     given = {"transitions": arguments.steps, "seed": arguments.seed}
@@ -127,11 +127,19 @@ def _train_tgpo(arguments: Arguments) -> int:
     )
     out = arguments.out or Path("runs/models") / run.name
     work = arguments.work or Path("runs/train") / run.name
+    console = Console()
+    if arguments.resume and not has_state(work):
+        _say_no_state(work, console)
     result = train_tgpo(run, out=out, work=work, resume=arguments.resume)
-    return _say(result, out, Console())
+    return _say(result, out, console)
 
 
 TRAINERS: dict[str, Callable[[Arguments], int]] = {"ptp": _train_ptp, "tgpo": _train_tgpo}
+
+
+def _say_no_state(work: Path, console: Console) -> None:
+    """Interrupted before the first steps, or the wrong folder: the user can tell."""
+    console.print(f"no state of a training in {work}: beginning at step 0", soft_wrap=True)
 
 
 def _say(result: FitResult, out: Path, console: Console) -> int:

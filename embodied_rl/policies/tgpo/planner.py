@@ -117,7 +117,10 @@ class Planner:
         possible &= self.groundings.ahead(chosen, times, settled[many], mdp.t)
         schedule, places = self.groundings.ordered(chosen, times)
         branch = mdp.branch(rows[many], schedule, done[many].gather(1, places))
-        values = self._model.value(branch.observe()).masked_fill(~possible, -float("inf"))
+        values = torch.zeros(len(many))  # of one candidate: a random one, unjudged
+        if self._candidates > 1:
+            values = self._model.value(branch.observe())
+        values = values.masked_fill(~possible, -float("inf"))
         best_value, best = values.view(count, draws).max(dim=1)
         found = torch.isfinite(best_value)
         best = (best + draws * torch.arange(count))[found]
