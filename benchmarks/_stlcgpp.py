@@ -7,11 +7,12 @@ for one trace and batched by ``vmap``; of the ways to do that its fastest is tak
 from __future__ import annotations
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,7 @@ from embodied_rl.stl.robustness import TailRule
 
 TRACES, STEPS, WINDOW = 1024, 200, 100
 ROUNDS = 20  # of ours; the fastest counts
+MEMORY_TRACES = 32  # of the rival, whose peak does not depend on it: it goes by at most 16
 PILOT = 8  # traces on which the rival's ways are compared
 # Every way of the rival is linear in the number of traces, and its until takes many minutes for
 # all of them: it is timed on so many, and the seconds are scaled.
@@ -41,23 +43,36 @@ FORMULAS = {
 
 def compare(operator: str) -> dict[str, float]:
     """Seconds and MiB of both, and the largest difference of their values."""
-    fastest = min(WAYS, key=lambda way: _child(way, operator, PILOT)["seconds"])
-    ours, theirs = _child("ours", operator, TRACES), _child(fastest, operator, TIMED[operator])
+    fastest = min(WAYS, key=lambda way: _timed(way, operator, PILOT)["seconds"])
+    ours, theirs = _timed("ours", operator, TRACES), _timed(fastest, operator, TIMED[operator])
     return {
         "ours_s": ours["seconds"],
         "theirs_s": theirs["seconds"] * TRACES / TIMED[operator],
-        "ours_mib": ours["mib"],
-        "theirs_mib": theirs["mib"],
+        "ours_mib": _peak("ours", operator, TRACES),
+        "theirs_mib": _peak(fastest, operator, MEMORY_TRACES),
         "difference": theirs["difference"],
     }
 
 
-def _child(way: str, operator: str, traces: int) -> dict[str, float]:
+def _timed(way: str, operator: str, traces: int) -> dict[str, float]:
+    return _child("time", way, operator, traces, {})
+
+
+def _peak(way: str, operator: str, traces: int) -> float:
+    # every array by mmap, so that freed ones leave the process and its peak is of live arrays
+    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    return _child("memory", way, operator, traces, malloc)["mib"]
+
+
+def _child(
+    measure: str, way: str, operator: str, traces: int, environment: dict[str, str]
+) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, __file__, way, operator, str(traces)],
+        [sys.executable, __file__, measure, way, operator, str(traces)],
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, **environment},
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -86,25 +101,35 @@ def _rival(operator: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return kind(x > 0.0, interval=interval)
 
 
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _peak_mib(run: Callable[[], object]) -> float:
+    """How much the process grows at most while `run` runs."""
+    before = _memory_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+    run()
+    return (_memory_kib("VmHWM") - before) / 1024
 
 
-def main(way: str, operator: str, traces: str) -> None:
+def _memory_kib(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def main(measure: str, way: str, operator: str, traces: str) -> None:
     torch.set_num_threads(1)
     s, ours = _signals()[: int(traces)], _ours(operator)
     run = ours if way == "ours" else WAYS[way](_rival(operator))
-    tiny = torch.zeros(1, 4, 2)
     with torch.inference_mode():
-        run(tiny)  # libraries are loaded and warm, but there is no large array yet
-        base_mib, times = _peak_mib(), []
+        run(torch.zeros(1, 4, 2))  # libraries are loaded and warm
+        if measure == "memory":
+            print(json.dumps({"mib": _peak_mib(lambda: run(s))}))
+            return
+        times = []
         for _ in range(ROUNDS if way == "ours" else 1):
             begin = time.process_time()
             found = run(s)
             times.append(time.process_time() - begin)
-        mib = _peak_mib() - base_mib
         difference = float((found - ours(s)).abs().max())
-    print(json.dumps({"seconds": min(times), "mib": mib, "difference": difference}))
+    print(json.dumps({"seconds": min(times), "difference": difference}))
 
 
 if __name__ == "__main__":
