@@ -19,11 +19,14 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.policies.tgpo import train
 from embodied_rl.policies.tgpo.config import TgpoRun, read_run
 from embodied_rl.policies.tgpo.evaluation import evaluate, summary
+from embodied_rl.policies.tgpo.groundings import Groundings
 from embodied_rl.policies.tgpo.runtime import RunSettings, load_tgpo
 from embodied_rl.policies.tgpo.train import train_tgpo
-from embodied_rl.sim.stl_tasks.task import write_task
+from embodied_rl.sim.stl_tasks.task import load_task, write_task
 from embodied_rl.training.statistics import wilson_interval
 
+CONFIGS = Path(__file__).parents[3] / "configs"
+SHIPPED = sorted(p for p in CONFIGS.glob("tgpo_*.yaml") if "rival" not in p.stem)
 CONFIG = """
 policy: tgpo
 name: tiny
@@ -161,3 +164,12 @@ def test_generated_tasks_are_part_of_the_pool(config: Path) -> None:
     assert [task.name for task in train.training_tasks(held)] == names[1:]
     assert torch.isfinite(train.Collector(held, train.make_model(run.model)).starts(
         torch.Generator().manual_seed(0))[1]).all()  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_configs_fit_their_tasks(path: Path) -> None:
+    run = read_run(path)
+    assert run.name == path.stem
+    groundings = Groundings([load_task(name) for name in run.training.tasks], run.model.shape)
+    assert groundings.dynamics.name == run.model.dynamics
+    assert (groundings.counts >= 1).all()
