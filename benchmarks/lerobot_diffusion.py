@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     versions: dict[str, str] = {}
     for name, setting in SETTINGS.items():
         figures |= _compare(name, setting, python, arguments, versions)
-    figures |= _sizes(arguments)
+    figures |= {**_sizes(arguments), "rounds": arguments.rounds}
     if arguments.json is not None:
         draw(figures, beside(arguments.json))
     return report(
