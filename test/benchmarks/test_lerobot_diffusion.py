@@ -125,6 +125,7 @@ def test_programs_take_turns_and_speeds_are_of_median_steps():
     assert targeted == {"to2_ours_to_lerobot", "to2_ours_8x256_to_lerobot"}
 
 
+@pytest.mark.timeout(300)  # another Python imports torch, on a machine that may be busy
 def test_our_program_trains_the_model_that_the_settings_name():
     settings = {**COMMON, "history": 2, "horizon": 16, "width": 32, "layers": 1}
     script = bench.HERE / "_ptp_steps.py"
@@ -140,6 +141,7 @@ def test_our_program_trains_the_model_that_the_settings_name():
 
 
 @pytest.mark.skipif("LEROBOT_PYTHON" not in os.environ, reason="LEROBOT_PYTHON names no Python")
+@pytest.mark.timeout(300)  # another Python imports torch, on a machine that may be busy
 def test_lerobots_encoders_are_those_of_ours():
     settings = {
         **COMMON, "history": 2, "horizon": 16, "state": 9, "actions": 7,
