@@ -50,6 +50,8 @@ EXTRAS = {
         "mypy",
         "pytest",
         "pytest-timeout",
+        # reference implementation in tests; its antlr 4.7 runtime needs typing.io, gone in 3.13
+        "rtamt; python_version < '3.13'",
         "ruff",
         "types-PyYAML",
     ],
