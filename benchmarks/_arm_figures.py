@@ -160,9 +160,9 @@ def draw(results: Sequence[ArmResults], path: Path) -> None:
             _draw_success(axes[0, column], arms)
             _draw_ratios(axes[1, column], arms)
             axes[0, column].set_title(task)
-            if column:
-                for axis in axes[:, column]:
-                    axis.tick_params(axis="y", labelleft=False)
+            if [arm.arm for arm in arms] == [r.arm for r in results if r.task == tasks[0]]:
+                for axis in axes[:, column]:  # one list of names serves all columns
+                    axis.tick_params(axis="y", labelleft=column == 0)
 
 
 def _draw_success(axis: Axes, arms: Sequence[ArmResults]) -> None:
