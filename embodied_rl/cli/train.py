@@ -25,6 +25,12 @@ EXAMPLE = (
 )
 
 
+CONFIGS = {  # policy -> what it is trained with if no --config is named
+    "ptp": Path("configs/ptp_replace_object.yaml"),
+    "tgpo": Path("configs/tgpo_linear.yaml"),
+}
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Trains a policy (ptp from recorded bags, tgpo in simulation) and writes a checkpoint folder,
@@ -81,7 +87,7 @@ def _train_ptp(arguments: Arguments) -> int:
     torch.set_num_threads(arguments.threads)
     given = {"steps": arguments.steps, "seed": arguments.seed}
     run = read_run(
-        _config_file(arguments.config or Path("configs/ptp_replace_object.yaml")),
+        _config_file(arguments.config or CONFIGS["ptp"]),
         {k: v for k, v in given.items() if v is not None},
     )
     work = arguments.work or Path("runs/train") / run.name
@@ -122,7 +128,7 @@ def _train_tgpo(arguments: Arguments) -> int:
     torch.set_num_threads(arguments.threads)
     given = {"transitions": arguments.steps, "seed": arguments.seed}
     run = read_run(
-        _config_file(arguments.config or Path("configs/tgpo_linear.yaml")),
+        _config_file(arguments.config or CONFIGS["tgpo"]),
         {k: v for k, v in given.items() if v is not None},
     )
     out = arguments.out or Path("runs/models") / run.name

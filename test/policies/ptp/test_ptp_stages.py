@@ -69,7 +69,7 @@ def test_checkpoint_holds_encoder_and_head(whole):
     assert data["encoder"]["hash"] == encoder_hash(policy.model.encoder)
     assert data["model"]["encoders"]["left"]["crop"] == 20 and policy.model.config == CONFIG
     card = (whole / "model" / "CARD.md").read_text()
-    assert "encoder 4 steps with 2 frames" in card
+    assert "encoder 4 steps, end to end, in a policy with a history of 2" in card
     # the encoder is the averaged one of the first stage, as its state has it
     arrays = load_checkpoint(whole / "work" / "encoder" / "state")[1]
     for name, parameter in policy.model.encoder.named_parameters():

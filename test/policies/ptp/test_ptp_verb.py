@@ -104,16 +104,19 @@ def test_a_stream_the_bags_do_not_have(words, tmp_path):
         train.main(words)
 
 
-def test_config_of_the_repository_is_valid():
+@pytest.mark.parametrize("task", ["replace_object", "count_pushes", "return_home"])
+def test_rivals_of_the_repository_look_back_less_far_and_differ_in_nothing_else(task):
+    long, short = (repository_config(f"ptp_{task}{arm}") for arm in ("", "_short"))
+    assert long.task == short.task == task
+    assert short.model == replace(long.model, history=2) and short.training == long.training
+
+
+def test_image_config_of_the_repository_is_not_told_where_the_object_is():
+    image = repository_config("ptp_replace_object_image")
+    assert image.encoder is not None and "object_position" not in image.model.streams
+
+
+def repository_config(name):
     from embodied_rl.policies.ptp.config import read_run
 
-    long = read_run(train._config_file(train.Arguments.config))
-    short = read_run(
-        train._config_file(train.Arguments.config.with_stem("ptp_replace_object_short"))
-    )
-    image = read_run(
-        train._config_file(train.Arguments.config.with_stem("ptp_replace_object_image"))
-    )
-    assert image.encoder is not None and "object_position" not in image.model.streams
-    # the rival differs in how far it looks back, and in nothing else
-    assert short.model == replace(long.model, history=2) and short.training == long.training
+    return read_run(train._config_file(train.CONFIGS["ptp"].with_stem(name)))
