@@ -25,6 +25,8 @@ from embodied_rl.nodes import qos
 DISCOVERY_S = 2.0
 # A foreign node may report under any name; it is not waited for longer than this.
 REPORT_PATIENCE_S = 5.0
+_UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"  # what the middleware says meanwhile
+_PROCESS_BYTES = 12  # of a DDS identifier: the participant; the rest is the endpoint
 
 
 class Connections:
@@ -89,6 +91,10 @@ class Connections:
 
 
 def _name(info: TopicEndpointInfo) -> str:
+    """Of the endpoint's node. An endpoint can be known before the name of its node, which then is
+    called by its process's part of the global identifier."""
+    if info.node_name == _UNKNOWN_NAME:
+        return f"a node without a name yet ({bytes(info.endpoint_gid)[:_PROCESS_BYTES].hex()})"
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}".lstrip("/")
 
 

@@ -192,14 +192,20 @@ def test_a_reset_names_those_who_may_not_know_the_gate_yet(probe, processes):
     reports = probe.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
     Script(probe, processes, "lockstep")
     probe.until(reports.get_subscription_count, "gate's ear for reports")
-    answer = probe.call(Trigger, "command_gate_node/reset_episode")
-    assert not answer.success
-    for topic in ("/policy/chunk", "/policy/heartbeat", "/clock", "/joint_states"):
-        assert f"{topic}: no report of probe yet" in answer.message
-    reports.publish(DiagnosticArray(status=[DiagnosticStatus(name="probe")]))
-    probe.until(
-        lambda: probe.call(Trigger, "command_gate_node/reset_episode").success, "reset", 4.0
-    )
+    topics = ("/policy/chunk", "/policy/heartbeat", "/clock", "/joint_states")
+
+    def named() -> bool:  # the probe's topics can be known to the gate before the probe's name
+        answer = probe.call(Trigger, "command_gate_node/reset_episode")
+        assert not answer.success
+        return all(f"{topic}: no report of probe yet" in answer.message for topic in topics)
+
+    probe.until(named, "refusal that names the topics", 4.0)
+
+    def reset() -> bool:
+        reports.publish(DiagnosticArray(status=[DiagnosticStatus(name="probe")]))
+        return probe.call(Trigger, "command_gate_node/reset_episode").success
+
+    probe.until(reset, "reset", 4.0)
 
 
 @pytest.mark.parametrize("joints_quality", [10, qos_profile_sensor_data])
