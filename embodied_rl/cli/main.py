@@ -22,7 +22,7 @@ VERBS = {
         "embodied_rl launch sim policy:=ptp_replace_object episodes:=3",
     ),
     "train": (
-        "train a policy from recorded bags; resumable",
+        "train a policy from recorded bags or in simulation; resumable",
         "embodied_rl train ptp --bags runs/bags --out models/my_ptp",
     ),
     "eval": (
