@@ -28,7 +28,7 @@ from torch import Tensor
 from embodied_rl.policies.tgpo.groundings import Schedule, Shape
 from embodied_rl.sim.dynamics.base import Dynamics
 
-_CLEAR_M = 2.0  # clearance beyond which a region no longer matters for the next steps
+_CLEAR = 0.4  # of the arena: clearance beyond which a region no longer matters for now
 _FAR = 3.0  # bound of every entry: a robot that ran away must not blind the network
 _MOST_SPEED = 3.0  # times the robot's own, from which on a subgoal is plainly out of reach
 
@@ -71,6 +71,7 @@ class AugmentedMdp:
 
     def __init__(self, dynamics: Dynamics, weights: RewardWeights):
         self.dynamics, self.weights = dynamics, weights
+        self._clear_m = _CLEAR * dynamics.arena_m
 
     def reset(self, state: Tensor, schedule: Schedule) -> Tensor:
         """Begins at t = 0; returns the observation ``(N, D)``."""
@@ -127,7 +128,7 @@ class AugmentedMdp:
         reached, lost = self._resolve()
         distances = (-self._margin).clamp(min=0.0)
         inside = self._in_force()
-        clearance = self._clearance.masked_fill(~inside, _CLEAR_M).amin(dim=1)
+        clearance = self._clearance.masked_fill(~inside, self._clear_m).amin(dim=1)
         hurt = clearance <= 0
         self.violated |= hurt
         reward = any_left * (w.progress * (before - after) - w.distance * after)
@@ -141,7 +142,7 @@ class AugmentedMdp:
 
     def _measure(self) -> None:
         """Geometry at the present positions."""
-        s, position = self.schedule, self.state[:, None, : self.dynamics.position_dim]
+        s, position = self.schedule, self.dynamics.position(self.state)[:, None]
         self._away = s.centre - position
         self._distance = torch.linalg.vector_norm(self._away, dim=-1)
         self._margin = s.radius - self._distance
@@ -211,7 +212,7 @@ class AugmentedMdp:
         dynamics, s = self.dynamics, self.schedule
         horizon = float(dynamics.steps)
         ahead = s.avoid_present & (s.avoid_last >= self.t)
-        near = self._clearance.clamp(max=_CLEAR_M) / _CLEAR_M
+        near = self._clearance.clamp(max=self._clear_m) / self._clear_m
         scalars = torch.stack(
             [
                 near,

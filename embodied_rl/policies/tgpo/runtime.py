@@ -91,7 +91,7 @@ class TgpoPolicy:
         value = plan.value.clone()
         mdp = AugmentedMdp(task.dynamics, RewardWeights())
         observation = mdp.reset(state, groundings.schedule(plan.chosen, plan.times))
-        positions = [state[:, : task.dynamics.position_dim]]
+        positions = [task.dynamics.position(state)]
         hopeful = torch.ones(len(state), dtype=torch.bool)
         replanned = torch.zeros(len(state), dtype=torch.long)
         for _ in range(task.dynamics.steps):
@@ -102,7 +102,7 @@ class TgpoPolicy:
                 hopeful[late[~found]] = False
                 observation = mdp.observe()
             observation, _ = mdp.step(self.model.actor(observation))
-            positions.append(mdp.state[:, : task.dynamics.position_dim])
+            positions.append(task.dynamics.position(mdp.state))
         trace = torch.stack(positions, dim=1)
         robustness = task.robustness(trace)
         return Episodes(trace, robustness, mdp.success, mdp.violated, replanned, value)

@@ -85,8 +85,8 @@ class Collector:
         count = self._run.training.environments
         task = torch.randint(len(self.groundings.tasks), (count,), generator=generator)
         share = torch.rand(count, self._low.shape[1], generator=generator)
-        position = self._low[task] + share * (self._high - self._low)[task]
-        return task, self.groundings.dynamics.start(position, generator)
+        place = self._low[task] + share * (self._high - self._low)[task]
+        return task, self.groundings.dynamics.start(place, generator)
 
     def assign(
         self, task: Tensor, state: Tensor, iteration: int, generator: torch.Generator

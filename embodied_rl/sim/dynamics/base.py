@@ -18,21 +18,25 @@ class Dynamics(Protocol):
     name: str
     dt_s: float
     steps: int  # of an episode
-    arena_m: float  # regions lie within this of the origin, in x and y
+    arena_m: float  # the scale of positions; regions lie within this of the middle
     top_speed: float  # m/s, the scale of what is reachable in a given time
     state_dim: int
     action_dim: int
-    position_dim: int  # the first entries of the state
+    position_dim: int
+    start_dim: int  # of what says where an episode begins: a position, or joint angles
     feature_dim: int
 
     def step(self, state: Tensor, action: Tensor) -> Tensor:
         """State ``dt_s`` later."""
 
+    def position(self, state: Tensor) -> Tensor:
+        """What regions are about, ``(..., position_dim)`` of states ``(..., state_dim)``, in m."""
+
     def features(self, state: Tensor) -> Tensor:
         """What a network sees of the state, ``(N, feature_dim)``, about within [-1, 1]."""
 
-    def start(self, position: Tensor, generator: torch.Generator) -> Tensor:
-        """States ``(N, state_dim)`` at rest or nearly so at positions ``(N, position_dim)``."""
+    def start(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        """States ``(N, state_dim)`` at rest or nearly so at places ``(N, start_dim)``."""
 
     def toward(self, state: Tensor, target: Tensor) -> Tensor:
         """A plain feedback law: actions that bring the robot near targets ``(N, position_dim)``."""

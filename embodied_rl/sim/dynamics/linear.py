@@ -17,16 +17,20 @@ class Linear:
     state_dim = 2
     action_dim = 2
     position_dim = 2
+    start_dim = 2
     feature_dim = 2
 
     def step(self, state: Tensor, action: Tensor) -> Tensor:
         return state + self.dt_s * action.clamp(-1.0, 1.0)
 
+    def position(self, state: Tensor) -> Tensor:
+        return state
+
     def features(self, state: Tensor) -> Tensor:
         return state / self.arena_m
 
-    def start(self, position: Tensor, generator: torch.Generator) -> Tensor:
-        return position.clone()
+    def start(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        return place.clone()
 
     def toward(self, state: Tensor, target: Tensor) -> Tensor:
         return ((target - state) / self.dt_s).clamp(-1.0, 1.0)

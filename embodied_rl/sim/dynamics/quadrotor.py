@@ -27,6 +27,7 @@ class Quadrotor:
     state_dim = 12
     action_dim = 4
     position_dim = 3
+    start_dim = 3
     feature_dim = 13
     gravity = 9.81
     drag = 0.1  # 1/s
@@ -65,14 +66,17 @@ class Quadrotor:
             dim=-1,
         )
 
+    def position(self, state: Tensor) -> Tensor:
+        return state[..., : self.position_dim]
+
     def features(self, state: Tensor) -> Tensor:
         p, v, angles, rates = state.split(3, dim=-1)
         yaw = angles[:, 2:]
         parts = [p / self.arena_m, v / self.top_speed, angles[:, :2], yaw.cos(), yaw.sin()]
         return torch.cat([*parts, rates / self.top_rate], dim=-1)
 
-    def start(self, position: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.cat([position, position.new_zeros(len(position), 9)], dim=-1)
+    def start(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.cat([place, place.new_zeros(len(place), 9)], dim=-1)
 
     def toward(self, state: Tensor, target: Tensor) -> Tensor:
         p, v, angles, _ = state.split(3, dim=-1)

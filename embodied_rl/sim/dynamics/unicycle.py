@@ -26,6 +26,7 @@ class Unicycle:
     state_dim = 4
     action_dim = 2
     position_dim = 2
+    start_dim = 2
     feature_dim = 5
 
     def step(self, state: Tensor, action: Tensor) -> Tensor:
@@ -41,15 +42,18 @@ class Unicycle:
             dim=-1,
         )
 
+    def position(self, state: Tensor) -> Tensor:
+        return state[..., : self.position_dim]
+
     def features(self, state: Tensor) -> Tensor:
         x, y, heading, v = state.unbind(-1)
         scaled = [x / self.arena_m, y / self.arena_m, heading.cos(), heading.sin()]
         return torch.stack([*scaled, v / self.top_speed], dim=-1)
 
-    def start(self, position: Tensor, generator: torch.Generator) -> Tensor:
-        heading = uniform((len(position), 1), -math.pi, math.pi, generator)
-        v = uniform((len(position), 1), 0.0, 1.0, generator)
-        return torch.cat([position, heading, v], dim=-1)
+    def start(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        heading = uniform((len(place), 1), -math.pi, math.pi, generator)
+        v = uniform((len(place), 1), 0.0, 1.0, generator)
+        return torch.cat([place, heading, v], dim=-1)
 
     def toward(self, state: Tensor, target: Tensor) -> Tensor:
         away = target - state[:, :2]

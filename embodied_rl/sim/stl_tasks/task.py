@@ -48,7 +48,8 @@ class Witness:
 
 @dataclass(frozen=True)
 class StlTask:
-    """``text`` is the formula as written, over the regions' names; ``layers`` its class."""
+    """``text`` is the formula as written, over the regions' names; ``layers`` its class; the start
+    box bounds the places of `Dynamics.start`."""
 
     name: str
     dynamics: Dynamics
@@ -128,7 +129,7 @@ def task_from(data: dict[str, Any], origin: str) -> StlTask:
     start = section.optional_child("start")
     if start is None:
         section.fail("start", "a mapping with low and high", "none")
-    low, high = (start.vector(end, dynamics.position_dim) for end in ("low", "high"))
+    low, high = (start.vector(end, dynamics.start_dim) for end in ("low", "high"))
     if (low > high).any():
         start.fail("high", f"values not below low = {low.tolist()}", high.tolist())
     start.done()

@@ -20,10 +20,10 @@ METHOD = "cross-entropy over the knots of a path, followed by feedback"
 
 def follow(dynamics: Dynamics, state: Tensor, path: Tensor) -> Tensor:
     """Positions ``(N, T + 1, d)`` of robots ``(N, n)`` that follow moving targets ``(N, T, d)``."""
-    positions = [state[:, : dynamics.position_dim]]
+    positions = [dynamics.position(state)]
     for target in path.unbind(dim=1):
         state = dynamics.step(state, dynamics.toward(state, target))
-        positions.append(state[:, : dynamics.position_dim])
+        positions.append(dynamics.position(state))
     return torch.stack(positions, dim=1)
 
 
@@ -48,6 +48,7 @@ def find_witness(
     generator = torch.Generator().manual_seed(seed)
     middle = (torch.tensor(task.start_low) + torch.tensor(task.start_high)) / 2
     state = dynamics.start(middle[None], torch.Generator().manual_seed(seed))
+    origin, near = dynamics.position(state)[0], 0.2 * dynamics.arena_m
     shape = (KNOTS, dynamics.position_dim)
 
     def score(samples: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def find_witness(
 
     best = -float("inf")
     for _ in range(RESTARTS):
-        mean = middle + uniform(shape, -1.0, 1.0, generator)
+        mean = origin + uniform(shape, -near, near, generator)
         deviation = torch.full((mean.numel(),), 0.6 * dynamics.arena_m)
         _, found = maximise(score, mean.flatten(), deviation, settings, generator, enough)
         best = max(best, found)

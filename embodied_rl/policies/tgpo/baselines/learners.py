@@ -33,7 +33,7 @@ class FormulaMdp:
 
     def reset(self, state: Tensor) -> Tensor:
         self.t, self.state = 0, state
-        self.positions = [state[:, : self._task.dynamics.position_dim]]
+        self.positions = [self._task.dynamics.position(state)]
         self._entered = torch.zeros(len(state), len(self._radius), dtype=torch.bool)
         row = self._row()
         self._rows = [row] * self._settings.history
@@ -43,7 +43,7 @@ class FormulaMdp:
         """Observation ``(N, D)`` and reward ``(N,)``."""
         dynamics = self._task.dynamics
         self.state, self.t = dynamics.step(self.state, action), self.t + 1
-        self.positions.append(self.state[:, : dynamics.position_dim])
+        self.positions.append(dynamics.position(self.state))
         row = self._row()
         reward = torch.zeros(len(row))
         if self.t == dynamics.steps:

@@ -12,11 +12,10 @@ from embodied_rl.training.cem import maximise
 
 def simulate(task: StlTask, state: Tensor, actions: Tensor) -> Tensor:
     """Positions ``(N, T + 1, d)`` under actions ``(N, T, A)`` from states ``(N, n)``."""
-    dim = task.dynamics.position_dim
-    positions = [state[:, :dim]]
+    positions = [task.dynamics.position(state)]
     for action in actions.unbind(dim=1):
         state = task.dynamics.step(state, action)
-        positions.append(state[:, :dim])
+        positions.append(task.dynamics.position(state))
     return torch.stack(positions, dim=1)
 
 
