@@ -1,0 +1,1 @@
+"""Batched worlds for navigation that is learned in context: many episodes in one fixed world."""
