@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import yaml
@@ -126,6 +126,27 @@ class Reporting(Protocol):
 
     def figures(self) -> dict[str, float]:
         """Name -> newest value; read from another thread than the one that acts."""
+
+
+@runtime_checkable
+class Instructable(Protocol):
+    """A policy that takes a new task in words while it runs."""
+
+    def instruct(self, text: str) -> None:
+        """Take on the task from now on; the text of the present one changes nothing.
+
+        Raises:
+            UserError: it cannot be done, with the reason; the old task stays in force.
+        """
+
+
+@runtime_checkable
+class Planning(Protocol):
+    """A policy with a plan that others may watch."""
+
+    def plan(self) -> dict[str, Any] | None:
+        """The plan in force as plain data, or None before there is one. Cheap enough for every
+        chunk; it changes only with :meth:`Policy.act`."""
 
 
 def episode_seed(seed: int, episode: int) -> int:

@@ -121,16 +121,10 @@ class AugmentedMdp:
         w = self.weights
         active, any_left = _first(self.pending)
         before = self._short(active)
-        self.state = self.dynamics.step(self.state, action)
-        self.t += 1
-        self._measure()
+        reached, lost, clearance = self.arrive(self.dynamics.step(self.state, action))
         after = self._short(active)  # of the same subgoal: a change of stage is no progress
-        reached, lost = self._resolve()
         distances = (-self._margin).clamp(min=0.0)
-        inside = self._in_force()
-        clearance = self._clearance.masked_fill(~inside, self._clear_m).amin(dim=1)
         hurt = clearance <= 0
-        self.violated |= hurt
         reward = any_left * (w.progress * (before - after) - w.distance * after)
         reward += w.hit * self._share * reached.sum(dim=1)
         reward -= w.miss * self._share * lost.sum(dim=1)
@@ -139,6 +133,21 @@ class AugmentedMdp:
         if self.t == self.dynamics.steps:
             reward += w.success * self.success
         return self.observe(), w.scale * reward
+
+    def arrive(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next step with states ``(N, n)``, the model's or measured ones.
+
+        Returns:
+            The subgoals that it reaches and those that it loses ``(N, K)``, and the clearance
+            ``(N,)`` from the regions that are to be avoided now.
+        """
+        self.state = state
+        self.t += 1
+        self._measure()
+        reached, lost = self._resolve()
+        clearance = self._clearance.masked_fill(~self._in_force(), self._clear_m).amin(dim=1)
+        self.violated |= clearance <= 0
+        return reached, lost, clearance
 
     def _measure(self) -> None:
         """Geometry at the present positions."""

@@ -85,27 +85,68 @@ class TgpoPolicy:
         self, task: StlTask, state: Tensor, settings: RunSettings, generator: torch.Generator
     ) -> Episodes:
         """Episodes from states ``(N, n)`` by the mean action."""
-        groundings = self.groundings([task])
-        planner = Planner(self.model, groundings, self.allocation, settings.candidates)
-        plan = planner.plan(torch.zeros(len(state), dtype=torch.long), state, generator)
-        value = plan.value.clone()
-        mdp = AugmentedMdp(task.dynamics, RewardWeights())
-        observation = mdp.reset(state, groundings.schedule(plan.chosen, plan.times))
-        positions = [task.dynamics.position(state)]
-        hopeful = torch.ones(len(state), dtype=torch.bool)
-        replanned = torch.zeros(len(state), dtype=torch.long)
-        for _ in range(task.dynamics.steps):
-            late = torch.nonzero(mdp.missed.any(dim=1) & hopeful)[:, 0]
-            if settings.replan and len(late):
-                found = planner.replan(mdp, late, plan, generator)
-                replanned[late[found]] += 1
-                hopeful[late[~found]] = False
-                observation = mdp.observe()
-            observation, _ = mdp.step(self.model.actor(observation))
+        pursuit = Pursuit(self, task, settings, generator)
+        pursuit.begin(state)
+        value = pursuit.plan.value.clone()
+        mdp, positions = pursuit.mdp, [task.dynamics.position(state)]
+        while not pursuit.over:
+            pursuit.arrive(task.dynamics.step(mdp.state, pursuit.act()))
             positions.append(task.dynamics.position(mdp.state))
         trace = torch.stack(positions, dim=1)
         robustness = task.robustness(trace)
-        return Episodes(trace, robustness, mdp.success, mdp.violated, replanned, value)
+        return Episodes(trace, robustness, mdp.success, mdp.violated, pursuit.replanned, value)
+
+
+class Pursuit:
+    """N robots after the subgoals of one task; what a run in the model and a real robot share.
+
+    ``begin``, then ``act`` and ``arrive`` in turn until it is ``over``. Where a robot arrives is
+    the caller's business: the model's next state, or a measured one.
+    """
+
+    def __init__(
+        self,
+        policy: TgpoPolicy,
+        task: StlTask,
+        settings: RunSettings,
+        generator: torch.Generator,
+    ):
+        """Raises UserError as `TgpoPolicy.groundings` does."""
+        self._model, self._replan = policy.model, settings.replan
+        self.task, self.generator = task, generator
+        self.groundings = policy.groundings([task])
+        self._planner = Planner(
+            policy.model, self.groundings, policy.allocation, settings.candidates
+        )
+        self.mdp = AugmentedMdp(task.dynamics, RewardWeights())
+
+    @torch.no_grad()
+    def begin(self, state: Tensor) -> None:
+        """Choose times from states ``(N, n)`` at t = 0."""
+        count = len(state)
+        task = torch.zeros(count, dtype=torch.long)
+        self.plan = self._planner.plan(task, state, self.generator)
+        self.mdp.reset(state, self.groundings.schedule(self.plan.chosen, self.plan.times))
+        self.hopeful = torch.ones(count, dtype=torch.bool)  # no search for new times was in vain
+        self.replanned = torch.zeros(count, dtype=torch.long)
+
+    @property
+    def over(self) -> bool:
+        return self.mdp.t >= self.task.dynamics.steps
+
+    @torch.no_grad()
+    def act(self) -> Tensor:
+        """Mean actions ``(N, A)``, after new times for what was missed and can still be met."""
+        late = torch.nonzero(self.mdp.missed.any(dim=1) & self.hopeful)[:, 0]
+        if self._replan and len(late):
+            found = self._planner.replan(self.mdp, late, self.plan, self.generator)
+            self.replanned[late[found]] += 1
+            self.hopeful[late[~found]] = False
+        return self._model.actor(self.mdp.observe())
+
+    def arrive(self, state: Tensor) -> None:
+        """One step later the robots are in states ``(N, n)``."""
+        self.mdp.arrive(state)
 
 
 def load_tgpo(folder: Path) -> TgpoPolicy:
