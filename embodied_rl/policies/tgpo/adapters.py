@@ -45,8 +45,8 @@ def whole_ticks(embodiment: Embodiment, dt_s: float) -> int:
     ticks = dt_s * embodiment.control_rate_hz
     if round(ticks) < 1 or abs(ticks - round(ticks)) > 1e-6:
         raise UserError(
-            f"{embodiment.origin}: control_rate_hz: expected a whole number of control ticks in the "
-            f"policy's step of {dt_s:g} s, saw {embodiment.control_rate_hz:g} Hz"
+            f"{embodiment.origin}: control_rate_hz: expected a whole number of control ticks in "
+            f"the policy's step of {dt_s:g} s, saw {embodiment.control_rate_hz:g} Hz"
         )
     return round(ticks)
 
