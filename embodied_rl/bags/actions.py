@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.commands import TrajectoryTrack
-from embodied_rl.core.decode_commands import read_positions, read_trajectory
+from embodied_rl.core.decode_commands import read_targets, read_trajectory
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 
 
@@ -111,7 +111,7 @@ class ActionLog:
             return
         for key, command in embodiment.commands.items():
             kind = _Trajectories if command.type == JOINT_TRAJECTORY else _Arrays
-            self._groups[key] = kind(len(command.joints))
+            self._groups[key] = kind(len(command.names))
 
     def add(self, key: str, topic: str, message: Any, log_time_ns: int, number: int) -> None:
         """Take one command message of group ``key`` ("" for ``command/executed``).
@@ -125,12 +125,12 @@ class ActionLog:
         """
         group = self._groups[key]
         if isinstance(group, _Arrays):
-            values = read_positions(message, self._embodiment.commands[key])
+            values = read_targets(message, self._embodiment.commands[key])
             group.items.append(_Given(log_time_ns, np.zeros(0, np.int64), values, number))
             return
         names: Sequence[str] = self._embodiment.action_names
         if key:
-            names = self._embodiment.commands[key].joints
+            names = self._embodiment.commands[key].names
         stamp_ns, times_ns, values = read_trajectory(message, names, topic)
         if stamp_ns == 0:  # the convention for "starts when it arrives"
             stamp_ns, times_ns = log_time_ns, times_ns + log_time_ns

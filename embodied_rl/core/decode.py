@@ -10,9 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embodied_rl.core.embodiment import ENCODINGS, IMAGE, JOINT_STATE, NANOSECONDS, Stream
+from embodied_rl.core.embodiment import (
+    COMPONENTS,
+    ENCODINGS,
+    IMAGE,
+    JOINT_STATE,
+    NANOSECONDS,
+    ODOMETRY,
+    Stream,
+)
 from embodied_rl.core.errors import MessageError
+from embodied_rl.core.heading import yaw_of
 from embodied_rl.core.window import Sample
+
+UNIT_TOLERANCE = 1e-3  # of the norm of a quaternion
 
 
 def stamp_ns(header: Any) -> int:
@@ -24,15 +35,20 @@ def decode(stream: Stream, message: Any) -> Sample:
     """The part of a message that a stream names.
 
     Raises:
-        MessageError: wrong encoding, size or joints, a value that is not finite, or no
-            stamp; names the topic, what was expected and what was seen.
+        MessageError: wrong encoding, size or joints, a value that is not finite, no heading,
+            or no stamp; names the topic, what was expected and what was seen.
     """
     stamp = stamp_ns(message.header)
     if stamp <= 0:
         raise MessageError(f"{stream.topic}: expected a stamp in the header, saw {stamp} ns")
     if stream.type == IMAGE:
         return Sample(stamp, _image(stream, message))
-    value = _joints(stream, message) if stream.type == JOINT_STATE else _pose(stream, message)
+    if stream.type == JOINT_STATE:
+        value = _joints(stream, message)
+    elif stream.type == ODOMETRY:
+        value = _odometry(stream, message)
+    else:
+        value = _parts(message.pose, stream.field)
     if not np.all(np.isfinite(value)):
         where = int(np.argmin(np.isfinite(value)))
         name = stream.joints[where] if stream.joints else f"{stream.field}[{where}]"
@@ -56,11 +72,27 @@ def _joints(stream: Stream, message: Any) -> np.ndarray:
     return np.array([values[place[joint]] for joint in stream.joints], dtype=np.float64)
 
 
-def _pose(stream: Stream, message: Any) -> np.ndarray:
-    """Position ``(3,)`` in metres, or orientation ``(4,)`` as x, y, z, w."""
-    part = getattr(message.pose, stream.field)
-    names = ("x", "y", "z") if stream.field == "position" else ("x", "y", "z", "w")
-    return np.array([getattr(part, name) for name in names], dtype=np.float64)
+def _odometry(stream: Stream, message: Any) -> np.ndarray:
+    """Position in metres, orientation x, y, z, w, yaw, or a velocity in m/s or rad/s."""
+    if stream.field == "linear_velocity":
+        return _parts(message.twist.twist, "linear", stream.field)
+    if stream.field == "angular_velocity":
+        return _parts(message.twist.twist, "angular", stream.field)
+    if stream.field == "position":
+        return _parts(message.pose.pose, stream.field)
+    turn = _parts(message.pose.pose, "orientation")
+    norm = float(np.linalg.norm(turn))
+    if not abs(norm - 1.0) <= UNIT_TOLERANCE:  # also of a message that nobody filled in
+        raise MessageError(
+            f"{stream.topic}: orientation: expected a unit quaternion, saw one of norm {norm:g}"
+        )
+    return np.array([yaw_of(turn.tolist())]) if stream.field == "yaw" else turn
+
+
+def _parts(message: Any, name: str, field: str = "") -> np.ndarray:
+    """The components ``(n,)`` of a point, vector or quaternion."""
+    part = getattr(message, name)
+    return np.array([getattr(part, axis) for axis in COMPONENTS[field or name]], dtype=np.float64)
 
 
 def _image(stream: Stream, message: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.decode import stamp_ns
-from embodied_rl.core.embodiment import NANOSECONDS, Command
+from embodied_rl.core.embodiment import FLOAT_ARRAY, NANOSECONDS, TWIST_STAMPED, Command
 from embodied_rl.core.errors import MessageError
 
 
@@ -44,15 +44,36 @@ def read_trajectory(
     return stamp, stamp + np.array(offsets, dtype=np.int64), positions
 
 
-def read_positions(message: Any, command: Command) -> np.ndarray:
-    """Targets ``(n,)`` of an unstamped position command.
+def read_targets(message: Any, command: Command) -> np.ndarray:
+    """Targets ``(n,)`` of a command that is in force at once: an array of positions, or a twist.
 
     Raises:
-        MessageError: another count, or a value that is not finite.
+        MessageError: another count, a value that is not finite, or a velocity along a dimension
+            that the robot has not.
     """
+    if command.type != FLOAT_ARRAY:
+        return _twist(message.twist if command.type == TWIST_STAMPED else message, command)
     values = np.array(message.data, dtype=np.float64)
-    if values.shape != (len(command.joints),) or not np.all(np.isfinite(values)):
+    if values.shape != (len(command.names),) or not np.all(np.isfinite(values)):
         raise MessageError(
-            f"{command.topic}: expected {len(command.joints)} finite values, saw {values.tolist()}"
+            f"{command.topic}: expected {len(command.names)} finite values, saw {values.tolist()}"
         )
     return values
+
+
+def _twist(twist: Any, command: Command) -> np.ndarray:
+    """Velocities ``(n,)`` in m/s and rad/s of a geometry_msgs/Twist."""
+    found = {
+        f"{name}_{axis}": float(getattr(getattr(twist, name), axis))
+        for name in ("linear", "angular")
+        for axis in "xyz"
+    }
+    for name, value in found.items():
+        if not np.isfinite(value):
+            raise MessageError(f"{command.topic}: {name}: expected a finite number, saw {value}")
+        if value and name not in command.names:
+            raise MessageError(
+                f"{command.topic}: {name}: expected 0, for this robot has only "
+                f"{list(command.names)}, saw {value:g}"
+            )
+    return np.array([found[name] for name in command.names])

@@ -32,7 +32,19 @@ nothing else in the project names a topic of a robot. A file looks like this::
         upper: [3.1, 3.1]
         max_velocity: [2.0, 2.0]
 
-Several streams may share one topic (position and velocity of ``joint_states``).
+Several streams may share one topic (position and velocity of ``joint_states``). A mobile base is
+observed by its odometry and commanded by velocities, in m/s and rad/s::
+
+    streams:
+      base_yaw: {topic: odom, type: nav_msgs/msg/Odometry, field: yaw, unit: rad, ...}
+    commands:
+      base:
+        topic: cmd_vel
+        type: geometry_msgs/msg/TwistStamped
+        dimensions: [linear_x, angular_z]
+        lower: [-0.5, -1.0]
+        upper: [2.0, 1.0]
+        max_acceleration: [1.0, 10.0]
 """
 
 from __future__ import annotations
@@ -55,16 +67,39 @@ NANOSECONDS = 1_000_000_000
 JOINT_STATE = "sensor_msgs/msg/JointState"
 IMAGE = "sensor_msgs/msg/Image"
 POSE = "geometry_msgs/msg/PoseStamped"
+ODOMETRY = "nav_msgs/msg/Odometry"
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 FLOAT_ARRAY = "std_msgs/msg/Float64MultiArray"
+TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
+TWIST = "geometry_msgs/msg/Twist"
 
 # type -> the fields a stream may take from it; an empty tuple means the message is one value
 STREAM_FIELDS: dict[str, tuple[str, ...]] = {
     JOINT_STATE: ("position", "velocity", "effort"),
     POSE: ("position", "orientation"),
+    ODOMETRY: ("position", "orientation", "yaw", "linear_velocity", "angular_velocity"),
     IMAGE: (),
 }
-COMMAND_TYPES = (JOINT_TRAJECTORY, FLOAT_ARRAY)
+COMMAND_TYPES = (JOINT_TRAJECTORY, FLOAT_ARRAY, TWIST_STAMPED, TWIST)
+VELOCITY_TYPES = (TWIST_STAMPED, TWIST)
+
+# What a part of a pose or of an odometry is made of; orientation is a quaternion. Positions are in
+# the frame of the header, the velocities of an odometry in that of the robot (REP 105).
+XYZ = ("x", "y", "z")
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    "position": XYZ,
+    "orientation": ("x", "y", "z", "w"),
+    "yaw": ("yaw",),
+    "linear_velocity": XYZ,
+    "angular_velocity": XYZ,
+}
+
+# Dimension of a velocity command -> (field of the odometry that measures it, component)
+TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
+    "linear_x": ("linear_velocity", "x"),
+    "linear_y": ("linear_velocity", "y"),
+    "angular_z": ("angular_velocity", "z"),
+}
 
 # encoding -> (dtype, channels)
 ENCODINGS: dict[str, tuple[str, int]] = {
@@ -93,6 +128,11 @@ class Stream:
     unit: str = ""
 
     @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the values of a stream of numbers: its joints, or x, y, z and the like."""
+        return self.joints or COMPONENTS[self.field]
+
+    @property
     def period_ns(self) -> int:
         return round(NANOSECONDS / self.rate_hz)
 
@@ -103,16 +143,24 @@ class Stream:
 
 @dataclass(frozen=True)
 class Command:
-    """One group of actuators with its topic and its limits, all arrays ``(n,)`` in ``unit``."""
+    """One group of actuators with its topic and its limits, all arrays ``(n,)`` in ``unit``.
+
+    Targets are positions of joints, or velocities of a mobile base (:attr:`velocity`), which comes
+    to rest where a joint would keep its last target.
+    """
 
     key: str
     topic: str
     type: str
-    joints: tuple[str, ...]
+    names: tuple[str, ...]  # joints, or dimensions of the velocity
     unit: str
     lower: np.ndarray
     upper: np.ndarray
-    max_velocity: np.ndarray  # unit per second
+    max_rate: np.ndarray  # unit per second: max_velocity or max_acceleration of the file
+
+    @property
+    def velocity(self) -> bool:
+        return self.type in VELOCITY_TYPES
 
 
 @dataclass(frozen=True)
@@ -156,10 +204,10 @@ class Embodiment:
         root = Section(origin, "", parse_yaml(text, origin))
         streams = {key: _stream(part) for key, part in root.children("streams")}
         commands = {key: _command(part) for key, part in root.children("commands")}
-        joints = [joint for command in commands.values() for joint in command.joints]
-        for joint in joints:
-            if joints.count(joint) > 1:
-                root.fail("commands", "each joint in one command group", f"'{joint}' twice")
+        names = [name for command in commands.values() for name in command.names]
+        for name in names:
+            if names.count(name) > 1:
+                root.fail("commands", "each joint in one command group", f"'{name}' twice")
         chain_part = root.optional_child("kinematics")
         workspace_part = root.optional_child("workspace")
         embodiment = cls(
@@ -193,7 +241,7 @@ class Embodiment:
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        return tuple(joint for command in self.commands.values() for joint in command.joints)
+        return tuple(name for command in self.commands.values() for name in command.names)
 
     @property
     def action_dim(self) -> int:
@@ -203,17 +251,29 @@ class Embodiment:
         """Where each command group lies in an action vector ``(A,)``."""
         found, start = {}, 0
         for key, command in self.commands.items():
-            found[key] = slice(start, start + len(command.joints))
-            start += len(command.joints)
+            found[key] = slice(start, start + len(command.names))
+            start += len(command.names)
         return found
 
+    @property
+    def velocities(self) -> np.ndarray:
+        """Which dimensions ``(A,)`` of an action are velocities, not positions."""
+        return np.repeat(
+            [group.velocity for group in self.commands.values()],
+            [len(group.names) for group in self.commands.values()],
+        )
+
+    def at_rest(self, targets: np.ndarray) -> np.ndarray:
+        """What keeps a robot with these targets ``(A,)`` where it is: velocities become zero."""
+        return np.where(self.velocities, 0.0, targets)
+
     def limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``(lower, upper, max_velocity)``, each ``(A,)``, of all groups in action order."""
+        """``(lower, upper, max_rate)``, each ``(A,)``, of all groups in action order."""
         groups = list(self.commands.values())
         return (
             np.concatenate([group.lower for group in groups]),
             np.concatenate([group.upper for group in groups]),
-            np.concatenate([group.max_velocity for group in groups]),
+            np.concatenate([group.max_rate for group in groups]),
         )
 
     def require(self, keys: Iterable[str]) -> dict[str, Stream]:
@@ -247,7 +307,7 @@ class Embodiment:
         streams = self.require(sorted(stream_keys))
         # Streams are sorted by name; the command groups stand in the order of the action vector.
         content = {
-            "commands": {key: [list(c.joints), c.unit] for key, c in self.commands.items()},
+            "commands": {key: [list(c.names), c.unit] for key, c in self.commands.items()},
             "control_rate_hz": self.control_rate_hz,
             "streams": {
                 key: [s.type, s.field, list(s.joints), s.encoding, list(s.shape), s.unit]
@@ -268,8 +328,8 @@ def _stream(part: Section) -> Stream:
     if kind == JOINT_STATE:
         joints = part.names("joints")
         shape: tuple[int, ...] = (len(joints),)
-    elif kind == POSE:
-        shape = (3,) if chosen == "position" else (4,)
+    elif fields:
+        shape = (len(COMPONENTS[chosen]),)
     else:
         encoding = part.choice("encoding", ENCODINGS)
         dtype, channels = ENCODINGS[encoding]
@@ -298,24 +358,37 @@ def _stream(part: Section) -> Stream:
 
 
 def _command(part: Section) -> Command:
-    joints = part.names("joints")
-    count = len(joints)
+    kind = part.choice("type", COMMAND_TYPES)
+    moving = kind in VELOCITY_TYPES
+    names = _dimensions(part) if moving else part.names("joints")
+    rate = "max_acceleration" if moving else "max_velocity"
     command = Command(
         key=part.key,
         topic=part.relative_name("topic"),
-        type=part.choice("type", COMMAND_TYPES),
-        joints=joints,
-        unit=part.text("unit", default=""),
-        lower=part.vector("lower", count),
-        upper=part.vector("upper", count),
-        max_velocity=part.vector("max_velocity", count),
+        type=kind,
+        names=names,
+        unit="m/s, rad/s" if moving else part.text("unit", default=""),
+        lower=part.vector("lower", len(names)),
+        upper=part.vector("upper", len(names)),
+        max_rate=part.vector(rate, len(names)),
     )
     if not np.all(command.lower < command.upper):
         part.fail("lower", "every value below 'upper'", command.lower.tolist())
-    if not np.all(command.max_velocity > 0):
-        part.fail("max_velocity", "values above 0", command.max_velocity.tolist())
+    if moving and not np.all((command.lower <= 0) & (command.upper >= 0)):
+        ends = list(zip(command.lower.tolist(), command.upper.tolist()))
+        part.fail("lower", "0 within the limits, so that the base can stand still", ends)
+    if not np.all(command.max_rate > 0):
+        part.fail(rate, "values above 0", command.max_rate.tolist())
     part.done()
     return command
+
+
+def _dimensions(part: Section) -> tuple[str, ...]:
+    names = part.names("dimensions")
+    unknown = [name for name in names if name not in TWIST_DIMENSIONS]
+    if unknown:
+        part.fail("dimensions", f"names among {list(TWIST_DIMENSIONS)}", unknown)
+    return names
 
 
 def _workspace(part: Section) -> Workspace:

@@ -8,6 +8,7 @@ states of a simulator. A file declares signals under ``signals``::
       tool_to_hub: {stream: tool_position, minus: object_position, norm: [x, y], bounds: [0, 2]}
       reach: {stream: tool_position, minus: [0, 0, 0.16], norm: all}
       elbow: {stream: arm_position, component: elbow_joint, interpolation: linear, max_age_s: 0.2}
+      heading: {stream: base_yaw, component: yaw, unit: rad, bounds: [-3.15, 3.15]}
 
 ``minus`` is another stream or a constant vector, taken off before ``component`` or ``norm``
 (Euclidean) makes a number of the rest. ``unit``, if given, must be the stream's. ``bounds`` are
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, NANOSECONDS, Embodiment, Stream
+from embodied_rl.core.embodiment import IMAGE, NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import Section
 from embodied_rl.core.window import CLOCK_JUMP_NS, Arrival, Observation, Sample, first_tick
@@ -166,7 +167,7 @@ def _minus(part: Section, stream: Stream, embodiment: Embodiment) -> tuple[str, 
 
 def _places(part: Section, stream: Stream) -> tuple[tuple[int, ...], bool]:
     """The components that count, and whether their norm is asked for."""
-    names = stream.joints if stream.type == JOINT_STATE else ("x", "y", "z", "w")[: stream.shape[0]]
+    names = stream.components
     component, norm = part.value("component", None), part.value("norm", None)
     if (component is None) == (norm is None):
         part.fail("component", "either 'component' or 'norm'", "both" if norm else "neither")
@@ -224,16 +225,21 @@ class _Track:
 class SignalSampler:
     """From stamped samples to signals on a fixed grid, live or from a bag with the same result.
 
-    Slots are the multiples of ``dt_ns`` on the clock of the stamps. A slot closes as soon as every
-    stream has a sample at or after it, and at the latest when any stream, or the time given to
-    :meth:`advance`, is ``lateness_ns`` past it; a sample that comes later is counted and dropped.
-    So what a slot holds does not depend on how messages of different topics overtake each other
-    within the lateness; those of one topic come in order.
+    Slots are the multiples of ``dt_ns`` on the clock of the stamps, or with ``from_start`` the
+    start and every ``dt_ns`` after it. A slot closes as soon as every stream has a sample at or
+    after it, and at the latest when any stream, or the time given to :meth:`advance`, is
+    ``patience_ns`` past it: the lateness, and for linear interpolation as long again as the next
+    sample may be away. A sample that comes later is counted and dropped. So what a slot holds does
+    not depend on how messages of different topics overtake each other within the lateness; those
+    of one topic come in order.
     """
 
-    def __init__(self, signals: SignalSet, dt_ns: int, lateness_ns: int):
-        self.signals, self.dt_ns, self.lateness_ns = signals, dt_ns, lateness_ns
+    def __init__(self, signals: SignalSet, dt_ns: int, lateness_ns: int, from_start: bool = False):
+        self.signals, self.dt_ns, self._from_start = signals, dt_ns, from_start
+        linear = [s.max_age_ns for s in signals.signals.values() if s.interpolation == "linear"]
+        self.patience_ns = lateness_ns + max(linear, default=0)
         self.counts: Counter[Arrival] = Counter()
+        self.late: Counter[str] = Counter()  # by stream
         self.out_of_bounds: Counter[str] = Counter()
         self.restart(None)
 
@@ -247,11 +253,15 @@ class SignalSampler:
         self._first: dict[str, int] = {}
         self._index = 0
         self._start_ns = start_ns
-        self._next_ns = None if start_ns is None else first_tick(start_ns, self.dt_ns)
+        self._next_ns = None if start_ns is None else self._first_slot(start_ns)
+
+    def _first_slot(self, start_ns: int) -> int:
+        return start_ns if self._from_start else first_tick(start_ns, self.dt_ns)
 
     def add(self, key: str, sample: Sample) -> Arrival:
-        """Take one sample. After CLOCK_JUMP (set back by more than a second, or ahead by more than
-        a minute) everything before it is forgotten; the caller resets what it derived from it.
+        """Take one sample. After CLOCK_JUMP (set back by more than a second, or more than a minute
+        ahead of all others and of the start) everything before it is forgotten; the caller resets
+        what it derived from it.
 
         Raises:
             UserError: the sample has no stamp.
@@ -261,11 +271,13 @@ class SignalSampler:
             raise UserError(f"{topic}: expected a stamp in the header, saw {sample.stamp_ns} ns")
         arrival = self._insert(key, sample)
         self.counts[arrival] += 1
+        if arrival is Arrival.LATE:
+            self.late[key] += 1
         return arrival
 
     def _insert(self, key: str, sample: Sample) -> Arrival:
         stamp, arrival = sample.stamp_ns, Arrival.OK
-        newest = max(self._newest.values(), default=stamp)
+        newest = self._newest_ns(default=stamp)
         if stamp < self._newest.get(key, stamp) - CLOCK_JUMP_NS or stamp > newest + LEAP_NS:
             self.restart(None)
             arrival = Arrival.CLOCK_JUMP
@@ -285,6 +297,10 @@ class SignalSampler:
         self._first.setdefault(key, stamp)
         return arrival
 
+    def _newest_ns(self, default: int) -> int:
+        """The newest stamp, before the first sample the start."""
+        return max(self._newest.values(), default=self._start_ns or default)
+
     def slots(self) -> Iterator[Slot]:
         """The slots that the samples so far have closed, in order."""
         newest = max(self._newest.values(), default=0)
@@ -294,26 +310,28 @@ class SignalSampler:
             complete = len(self._newest) == len(self._tracks) and all(
                 stamp >= self._next_ns for stamp in self._newest.values()
             )
-            if not complete and newest < self._next_ns + self.lateness_ns:
+            if not complete and newest < self._next_ns + self.patience_ns:
                 return
             yield self._close(self._next_ns)
 
     def advance(self, now_ns: int) -> Iterator[Slot]:
-        """The slots that time alone has closed: for when the streams fall silent."""
+        """The slots that time alone has closed: for when the streams fall silent. After a minute of
+        silence there are no more: a sample from then on finds a clock that was set anew."""
         yield from self.slots()
-        while self._next_ns is not None and now_ns >= self._next_ns + self.lateness_ns:
+        now_ns = min(now_ns, self._newest_ns(default=0) + LEAP_NS)
+        while self._next_ns is not None and now_ns >= self._next_ns + self.patience_ns:
             yield self._close(self._next_ns)
 
     def finish(self) -> Iterator[Slot]:
         """At the end of a recording: the slots up to the newest sample."""
-        yield from self.advance(max(self._newest.values(), default=0) + self.lateness_ns)
+        yield from self.advance(max(self._newest.values(), default=0) + self.patience_ns)
 
     def _begin(self, newest: int) -> int | None:
         waiting = len(self._first) < len(self._tracks)
         if waiting and newest < min(self._first.values()) + PATIENCE_NS:
             return None
         first = min(self._first.values()) if waiting else max(self._first.values())
-        return first_tick(first, self.dt_ns)
+        return self._first_slot(first)
 
     def _close(self, time_ns: int) -> Slot:
         values = {}

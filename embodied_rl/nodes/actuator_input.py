@@ -10,7 +10,7 @@ import numpy as np
 from rclpy.node import Node
 
 from embodied_rl.core.commands import TrajectoryTrack
-from embodied_rl.core.decode_commands import read_positions, read_trajectory
+from embodied_rl.core.decode_commands import read_targets, read_trajectory
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 from embodied_rl.core.errors import MessageError
 from embodied_rl.nodes import messages, qos
@@ -70,7 +70,7 @@ class ActuatorInput:
     def _on_trajectory(self, key: str, message) -> None:
         command = self._embodiment.commands[key]
         try:
-            stamp, times, values = read_trajectory(message, command.joints, command.topic)
+            stamp, times, values = read_trajectory(message, command.names, command.topic)
         except MessageError as error:
             self._refuse(error)
             return
@@ -81,7 +81,7 @@ class ActuatorInput:
     def _on_array(self, key: str, message) -> None:
         command = self._embodiment.commands[key]
         try:
-            self._target[self._slices[key]] = read_positions(message, command)
+            self._target[self._slices[key]] = read_targets(message, command)
         except MessageError as error:
             self._refuse(error)
             return

@@ -21,7 +21,7 @@ from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import Bool, Float64MultiArray, Header
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -216,10 +216,7 @@ class CommandGateNode(Node):
         outgoing = []
         for key in keys:
             command, part = self.embodiment.commands[key], self.embodiment.slices()[key]
-            if command.type == JOINT_TRAJECTORY:
-                message = messages.trajectory(chunk, command.joints, part)
-            else:
-                message = Float64MultiArray(data=chunk.values[0, part].tolist())
+            message = messages.command_message(command, chunk, part)
             outgoing.append((self._actuators[key], message))
         for publisher, message in outgoing:
             publisher.publish(message)

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodied_rl.core import embodiment as types
 from embodied_rl.core.decode_commands import read_trajectory
-from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
+from embodied_rl.core.embodiment import COMPONENTS, NANOSECONDS, Command, Embodiment, Stream
 from embodied_rl.core.errors import MessageError
+from embodied_rl.core.heading import quaternion_of
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Sample
 
@@ -24,9 +26,13 @@ MESSAGE_CLASSES = {
     types.JOINT_STATE: JointState,
     types.IMAGE: Image,
     types.POSE: PoseStamped,
+    types.ODOMETRY: Odometry,
     types.JOINT_TRAJECTORY: JointTrajectory,
     types.FLOAT_ARRAY: Float64MultiArray,
+    types.TWIST_STAMPED: TwistStamped,
+    types.TWIST: Twist,
 }
+BASE_LINK = "base_link"  # REP 105: the frame of a mobile base, in which its velocities are
 
 
 def time_message(time_ns: int) -> Time:
@@ -51,7 +57,7 @@ def bytes_of(value: np.ndarray) -> array:
 
 def encode_topic(
     streams: Sequence[Stream], samples: Mapping[str, Sample], frame_id: str
-) -> JointState | Image | PoseStamped:
+) -> JointState | Image | PoseStamped | Odometry:
     """One message of a topic from the samples of the streams that share it."""
     first = streams[0]
     header_ns = samples[first.key].stamp_ns
@@ -59,6 +65,8 @@ def encode_topic(
         message = _image(first, samples[first.key].value)
     elif first.type == types.JOINT_STATE:
         message = _joint_state(streams, samples)
+    elif first.type == types.ODOMETRY:
+        message = _odometry(streams, samples)
     else:
         message = _pose(streams, samples)
     message.header.stamp = time_message(header_ns)
@@ -95,10 +103,32 @@ def _joint_state(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> Jo
 def _pose(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> PoseStamped:
     message = PoseStamped()
     for stream in streams:
-        part = getattr(message.pose, stream.field)
-        for axis, value in zip("xyzw", samples[stream.key].value.tolist(), strict=False):
-            setattr(part, axis, value)
+        _fill(getattr(message.pose, stream.field), stream, samples)
     return message
+
+
+def _odometry(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> Odometry:
+    """Pose in the header's frame, velocities in the base's own; a yaw makes the quaternion of a
+    flat floor, unless there is a stream of the whole orientation."""
+    message = Odometry(child_frame_id=BASE_LINK)
+    pose, twist = message.pose.pose, message.twist.twist
+    parts = {"linear_velocity": twist.linear, "angular_velocity": twist.angular}
+    parts |= {"position": pose.position, "orientation": pose.orientation}
+    whole = any(stream.field == "orientation" for stream in streams)
+    for stream in streams:
+        if stream.field != "yaw":
+            _fill(parts[stream.field], stream, samples)
+        elif not whole:
+            turn = quaternion_of(float(samples[stream.key].value[0]))
+            pose.orientation.z, pose.orientation.w = turn[2:]
+    return message
+
+
+def _fill(part, stream: Stream, samples: Mapping[str, Sample]) -> None:
+    """The components of a point, vector or quaternion of a message."""
+    values = samples[stream.key].value.tolist()
+    for axis, value in zip(COMPONENTS[stream.field], values, strict=True):
+        setattr(part, axis, value)
 
 
 def camera_info(
@@ -124,6 +154,27 @@ def trajectory(chunk: ActionChunk, names: Sequence[str], columns: slice) -> Join
         )
         for i, row in enumerate(chunk.values)
     ]
+    return message
+
+
+def command_message(
+    command: Command, chunk: ActionChunk, columns: slice
+) -> JointTrajectory | Float64MultiArray | TwistStamped | Twist:
+    """The chosen columns of a chunk for the actuators of a command group: a trajectory as a whole,
+    of other types its first target."""
+    if command.type == types.JOINT_TRAJECTORY:
+        return trajectory(chunk, command.names, columns)
+    values = chunk.values[0, columns].tolist()
+    if command.type == types.FLOAT_ARRAY:
+        return Float64MultiArray(data=values)
+    twist = Twist()
+    for name, value in zip(command.names, values, strict=True):
+        part, axis = name.split("_")
+        setattr(getattr(twist, part), axis, value)
+    if command.type == types.TWIST:
+        return twist
+    message = TwistStamped(twist=twist)
+    message.header.stamp, message.header.frame_id = time_message(chunk.stamp_ns), BASE_LINK
     return message
 
 

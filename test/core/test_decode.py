@@ -10,7 +10,7 @@ import pytest
 from core_cases import robot
 
 from embodied_rl.core.decode import decode, stamp_ns
-from embodied_rl.core.decode_commands import read_positions, read_trajectory
+from embodied_rl.core.decode_commands import read_targets, read_trajectory
 from embodied_rl.core.errors import MessageError, UserError
 
 BODY = robot()
@@ -193,7 +193,7 @@ def test_unsound_trajectories_are_refused(message, said):
 
 def test_plain_position_commands():
     command = BODY.commands["fingers"]
-    assert read_positions(Msg(data=array.array("d", [0.5])), command).tolist() == [0.5]
+    assert read_targets(Msg(data=array.array("d", [0.5])), command).tolist() == [0.5]
     for data in ([], [0.1, 0.2], [np.nan], [np.inf]):
         with pytest.raises(MessageError, match="gripper/commands: expected 1 finite values"):
-            read_positions(Msg(data=data), command)
+            read_targets(Msg(data=data), command)
