@@ -1,0 +1,190 @@
+"""Object search in a small home from a robot's own view (after ExtObjNav, arXiv 2410.02751).
+
+The home and its objects stay the same over a trial; every episode asks for another type of object
+from another pose, and leaves hardly more time than the shortest way takes. The robot sees a few
+cells ahead, so what it saw in earlier episodes decides whether it can go straight to the target.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embodied_rl.sim.base import choose
+from embodied_rl.sim.navigation.base import HELD_OUT, TRAIN, Place, Transition, View
+from embodied_rl.sim.navigation.grid import (
+    AHEAD,
+    FORWARD,
+    TURN_LEFT,
+    TURN_RIGHT,
+    Sight,
+    actions_to_go,
+    crop_offsets,
+    geodesic,
+    near_offsets,
+    poses_that_see,
+)
+from embodied_rl.sim.navigation.layout import Layout, LayoutSettings, generate_layout
+
+FREE, WALL, UNSEEN, FIRST_OBJECT = range(4)  # codes of a crop's cells; object type k is 3 + k
+STOP = 3
+WORLDS = {TRAIN: (0, 4096), HELD_OUT: (4096, 4352)}  # seeds of layouts
+SUCCESS_CELLS = 2
+DEPTH, HALF_WIDTH = 6, 3
+PROGRESS, ARRIVAL, STEP_COST = 0.1, 1.0, 0.005
+
+
+class _Episode(NamedTuple):
+    """The running episode of each trial, ``(N,)`` each."""
+
+    x: Tensor
+    y: Tensor
+    heading: Tensor
+    wanted: Tensor  # type of object
+    time: Tensor  # actions so far
+    away: Tensor  # geodesic distance to the wanted object, cells
+    shortest: Tensor  # fewest actions to success from the start, the stop included
+    familiar: Tensor  # the wanted object was in view in an earlier episode
+
+
+class EgocentricNavigation:
+    """Actions: forward, turn left, turn right (90 degrees), stop, which ends the episode.
+
+    Success is to stop with the object of the wanted type in view within a Manhattan distance of two
+    cells. The reward is 0.1 for each cell of geodesic distance to that object gained,
+    1 for success, and -0.005 a step. Efficiency is ``shortest / max(shortest, used)`` of a success,
+    both counted in actions, the stop included. Objects do not stand in the way.
+
+    A view has a crop of 7 x 7 cells (row by row from the robot's own, each from left to right;
+    cells behind walls are UNSEEN) and one-hot features: wanted type, x, y, heading in the world's
+    frame. A world is named by its layout's seed.
+    """
+
+    name = "egocentric"
+    action_count = 4
+
+    def __init__(self, horizon: int = 25) -> None:
+        self.horizon = horizon
+        self.layout_settings = settings = LayoutSettings()
+        self.sight = Sight(crop_offsets(DEPTH, HALF_WIDTH))
+        self.near = Sight(near_offsets(SUCCESS_CELLS))
+        self.cell_count = len(self.sight.offsets)
+        self.code_count = FIRST_OBJECT + settings.types
+        self.feature_sizes = (settings.types, settings.width, settings.height, 4)
+        self.feature_count = sum(self.feature_sizes)
+
+    def worlds(self, split: str) -> Tensor:
+        return torch.arange(*WORLDS[choose("split", split, WORLDS)])
+
+    def layout(self, world: int) -> Layout:
+        return generate_layout(world, self.layout_settings)
+
+    def walls(self, world: int) -> Tensor:
+        return torch.from_numpy(self.layout(world).walls)
+
+    def objects(self, world: int) -> Tensor:
+        """``(H, W)`` int64: 1 + type of object, 0 where there is none."""
+        return torch.from_numpy(self.layout(world).object_map())
+
+    def reset(self, worlds: Tensor, steps: int, generator: torch.Generator) -> View:
+        layouts = [self.layout(int(world)) for world in worlds]
+        self._row = torch.arange(len(layouts))
+        self._walls = torch.stack([torch.from_numpy(layout.walls) for layout in layouts])
+        self._objects = torch.stack([torch.from_numpy(layout.object_map()) for layout in layouts])
+        codes = torch.where(self._objects > 0, FIRST_OBJECT - 1 + self._objects, FREE)
+        codes = torch.where(self._walls, WALL, codes)
+        self._codes = F.pad(codes, (DEPTH,) * 4, value=UNSEEN)  # a crop may reach over the edge
+        self._draw(layouts, steps, generator)
+        self._measure()
+        self._number = torch.zeros_like(self._row)
+        self._met = torch.zeros(len(layouts), self.layout_settings.types, dtype=torch.bool)
+        self._episode = self._next_episode()
+        return self._view()
+
+    def step(self, action: Tensor) -> Transition:
+        x, y, heading = self._moved(action)
+        before = self._episode
+        time = before.time + 1
+        stopped = action == STOP
+        success = stopped & self._succeeds[self._row, before.wanted, heading, y, x]
+        away = self._distance[self._row, before.wanted, y, x]
+        reward = PROGRESS * (before.away - away) + ARRIVAL * success - STEP_COST
+        ended = stopped | (time == self.horizon)
+        efficiency = success * before.shortest / torch.maximum(before.shortest, time)
+        same = before._replace(x=x, y=y, heading=heading, time=time, away=away)
+        self._number = self._number + ended
+        pairs = zip(self._next_episode(), same)
+        self._episode = _Episode(*(torch.where(ended, new, old) for new, old in pairs))
+        return Transition(self._view(), reward, ended, success, efficiency, before.familiar)
+
+    def place(self) -> Place:
+        position = torch.stack([self._episode.x, self._episode.y], dim=-1)
+        return Place(position, self._objects == self._episode.wanted[:, None, None] + 1)
+
+    @property
+    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x, y and heading, ``(N,)`` each."""
+        return self._episode[:3]
+
+    @property
+    def to_go(self) -> Tensor:
+        """Fewest moves and turns to where stopping succeeds, over all poses: ``(N, 4, H, W)``."""
+        return self._to_go[self._row, self._episode.wanted]
+
+    def _draw(self, layouts: list[Layout], steps: int, generator: torch.Generator) -> None:
+        """Start poses ``(N, steps, 3)`` and wanted types of all episodes that can come."""
+        starts, wanted = [], []
+        for layout in layouts:
+            free = torch.from_numpy(~layout.walls).nonzero().flip(-1)
+            cell = free[torch.randint(len(free), (steps,), generator=generator)]
+            heading = torch.randint(4, (steps, 1), generator=generator)
+            starts.append(torch.cat([cell, heading], dim=-1))
+            present = torch.from_numpy(layout.object_types)
+            wanted.append(present[torch.randint(len(present), (steps,), generator=generator)])
+        self._starts, self._targets = torch.stack(starts), torch.stack(wanted)
+
+    def _measure(self) -> None:
+        """Where stopping succeeds and how far that is, for every type of object."""
+        shape = (len(self._row), self.layout_settings.types)
+        of_type = self._objects[:, None] == torch.arange(1, shape[1] + 1)[:, None, None]
+        targets = of_type.flatten(0, 1)
+        walls = self._walls.repeat_interleave(shape[1], dim=0)
+        succeeds = poses_that_see(self.near, walls, targets)
+        self._succeeds = succeeds.unflatten(0, shape)
+        self._to_go = actions_to_go(~walls, succeeds).unflatten(0, shape)
+        self._distance = geodesic(~walls, targets).unflatten(0, shape)
+
+    def _next_episode(self) -> _Episode:
+        """Episode ``self._number`` of every trial at its start."""
+        # the trial's last episode may end with its last step; what follows is never acted in
+        number = self._number.clamp(max=self._starts.shape[1] - 1)
+        x, y, heading = self._starts[self._row, number].unbind(-1)
+        wanted = self._targets[self._row, number]
+        away = self._distance[self._row, wanted, y, x]
+        shortest = 1 + self._to_go[self._row, wanted, heading, y, x]
+        familiar = self._met[self._row, wanted]
+        return _Episode(x, y, heading, wanted, torch.zeros_like(x), away, shortest, familiar)
+
+    def _moved(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pose after a move or a turn; walls hold the robot where it is."""
+        x, y, heading = self.pose
+        heading = (heading + (action == TURN_LEFT).long() - (action == TURN_RIGHT).long()) % 4
+        to_x, to_y = (AHEAD[heading] * (action == FORWARD)[:, None]).T + torch.stack([x, y])
+        stuck = self._walls[self._row, to_y, to_x]
+        return torch.where(stuck, x, to_x), torch.where(stuck, y, to_y), heading
+
+    def _view(self) -> View:
+        """What is seen now, and the note that these types of object were met."""
+        x, y, heading = self.pose
+        seen = self.sight.look(self._walls, self._row, x, y, heading)
+        cell_x, cell_y = self.sight.cells(x, y, heading)
+        cells = self._codes[self._row[:, None], cell_y + DEPTH, cell_x + DEPTH]
+        cells = torch.where(seen, cells, UNSEEN)
+        types = torch.arange(FIRST_OBJECT, self.code_count)
+        self._met = self._met | (cells[..., None] == types).any(dim=1)
+        parts = zip((self._episode.wanted, x, y, heading), self.feature_sizes)
+        shown = torch.cat([F.one_hot(part, size) for part, size in parts], dim=-1)
+        return View(cells, shown.float())

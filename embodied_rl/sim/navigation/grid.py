@@ -1,0 +1,167 @@
+"""Batched geometry on grids of cells: what a pose sees, and how far things are.
+
+A *pose* is a cell (x, y) and a heading: 0 along +x, 1 along +y, 2 along -x, 3 along -y; turning
+left adds one. Maps are ``(B, H, W)``, maps over poses ``(B, 4, H, W)``. Every map has walls all
+around, so that no step leaves it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AHEAD = torch.tensor([[1, 0], [0, 1], [-1, 0], [0, -1]])  # heading -> (dx, dy)
+LEFT = AHEAD[[1, 2, 3, 0]]
+FORWARD, TURN_LEFT, TURN_RIGHT = range(3)
+UNREACHABLE = 10_000
+
+
+class Sight:
+    """Which of some cells around a robot can be seen past walls.
+
+    A cell is seen when no cell strictly between it and the robot's blocks the view: with ``n`` the
+    larger of the two offsets, those are the roundings of ``k / n`` of the way, halves rounded
+    towards the robot's axis. Walls themselves can be seen.
+
+    Args:
+        offsets: ``(C, 2)`` int64: cells ahead, cells to the left.
+    """
+
+    def __init__(self, offsets: Tensor) -> None:
+        self.offsets = offsets
+        self._reach = int(offsets.abs().max())
+        length = offsets.abs().amax(dim=-1).clamp(min=1)
+        share = torch.arange(1, max(self._reach, 2))[:, None, None]
+        doubled = 2 * offsets.abs() * share  # in halves of 1 / n
+        steps = torch.div(doubled + length[:, None] - 1, 2 * length[:, None], rounding_mode="floor")
+        between = steps * offsets.sign()
+        # (R, C, 2); a cell nearer than R has its own place repeated, which is left out of the view
+        self._between = torch.where(share < length[:, None], between, torch.zeros_like(between))
+
+    def cells(self, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Tensor, Tensor]:
+        """Map cells x and y ``(P, C)`` of the offsets from poses ``(P,)``; some lie outside."""
+        return _placed(self.offsets, x, y, heading)
+
+    def look(self, opaque: Tensor, row: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
+        """Which cells are seen, ``(P, C)`` bool, on maps ``opaque[row]``.
+
+        Args:
+            opaque: ``(B, H, W)`` bool.
+            row, x, y, heading: ``(P,)``.
+        """
+        height, width = opaque.shape[1:]
+        edge = self._reach
+        padded = F.pad(opaque, (edge, edge, edge, edge), value=True).flatten()
+        across, down = width + 2 * edge, height + 2 * edge
+        between_x, between_y = _placed(self._between.flatten(0, 1), x, y, heading)
+        index = (row[:, None] * down + between_y + edge) * across + between_x + edge
+        blocked = padded[index].unflatten(-1, self._between.shape[:2])
+        # the robot's own cell stands in for what is not between; it never blocks the view
+        outside_self = (self._between != 0).any(dim=-1)
+        return ~(blocked & outside_self).any(dim=1)
+
+
+def _placed(offsets: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets (ahead, left) ``(C, 2)`` as map cells ``(P, C)``."""
+    ahead, left = AHEAD[heading], LEFT[heading]
+    found = ahead[:, None] * offsets[:, :1] + left[:, None] * offsets[:, 1:]
+    return found[..., 0] + x[:, None], found[..., 1] + y[:, None]
+
+
+def crop_offsets(depth: int, half_width: int) -> Tensor:
+    """A rectangle ahead, from the robot's own row on: ``((depth + 1) * (2 half_width + 1), 2)``."""
+    return torch.cartesian_prod(
+        torch.arange(depth + 1), torch.arange(half_width, -half_width - 1, -1)
+    )
+
+
+def near_offsets(distance: int) -> Tensor:
+    """What lies ahead or beside within a Manhattan distance."""
+    offsets = crop_offsets(distance, distance)
+    return offsets[offsets.abs().sum(dim=-1) <= distance]
+
+
+def all_poses(maps: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Map row, x, y and heading of every pose of every map, in the order of ``(B, 4, H, W)``."""
+    found = torch.cartesian_prod(*(torch.arange(n) for n in (maps, 4, height, width)))
+    row, heading, y, x = found.unbind(-1)
+    return row, x, y, heading
+
+
+def poses_that_see(sight: Sight, opaque: Tensor, targets: Tensor) -> Tensor:
+    """Poses in cells that are not opaque from which a target cell is seen: ``(B, 4, H, W)``.
+
+    Args:
+        opaque, targets: ``(B, H, W)`` bool.
+    """
+    maps, height, width = opaque.shape
+    row, x, y, heading = all_poses(maps, height, width)
+    inside = ~opaque[row, y, x]
+    row, x, y, heading = (part[inside] for part in (row, x, y, heading))
+    seen = sight.look(opaque, row, x, y, heading)
+    edge = int(sight.offsets.abs().max())
+    padded = F.pad(targets, (edge, edge, edge, edge))
+    cell_x, cell_y = sight.cells(x, y, heading)
+    found = (seen & padded[row[:, None], cell_y + edge, cell_x + edge]).any(dim=-1)
+    result = torch.zeros(maps * 4 * height * width, dtype=torch.bool)
+    result[inside] = found
+    return result.view(maps, 4, height, width)
+
+
+def geodesic(free: Tensor, sources: Tensor) -> Tensor:
+    """Cells to the nearest source over free cells, ``(B, H, W)`` int64; by breadth-first search.
+
+    Args:
+        free, sources: ``(B, H, W)`` bool.
+    """
+    front = sources & free
+    distance = torch.where(front, 0, UNREACHABLE)
+    step = 0
+    while front.any():
+        step += 1
+        around = torch.zeros_like(front)
+        for way in AHEAD.tolist():
+            around |= _shifted(front, way)
+        front = around & free & (distance == UNREACHABLE)
+        distance = torch.where(front, step, distance)
+    return distance
+
+
+def actions_to_go(free: Tensor, goals: Tensor) -> Tensor:
+    """Fewest moves and turns from each pose to a goal pose, ``(B, 4, H, W)`` int64.
+
+    Args:
+        free: ``(B, H, W)`` bool.
+        goals: ``(B, 4, H, W)`` bool.
+    """
+    open_poses = free[:, None].expand_as(goals)
+    front = goals & open_poses
+    distance = torch.where(front, 0, UNREACHABLE)
+    step = 0
+    while front.any():
+        step += 1
+        before = front.roll(1, dims=1) | front.roll(-1, dims=1)
+        for heading, (dx, dy) in enumerate(AHEAD.tolist()):
+            before[:, heading] |= _shifted(front[:, heading], (-dx, -dy))
+        front = before & open_poses & (distance == UNREACHABLE)
+        distance = torch.where(front, step, distance)
+    return distance
+
+
+def best_action(to_go: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
+    """The move or turn ``(B,)`` that comes nearest to a goal; forward where all are equal.
+
+    Args:
+        to_go: ``(B, 4, H, W)`` of :func:`actions_to_go`.
+        x, y, heading: poses ``(B,)``, one a map.
+    """
+    row = torch.arange(len(x))
+    ahead = to_go[row, heading, y + AHEAD[heading, 1], x + AHEAD[heading, 0]]
+    left, right = (to_go[row, (heading + turn) % 4, y, x] for turn in (1, -1))
+    return torch.stack([ahead, left, right]).argmin(dim=0)
+
+
+def _shifted(cells: Tensor, way: tuple[int, int] | list[int]) -> Tensor:
+    """Each map moved by ``(dx, dy)``; the walls around make that a roll loses nothing."""
+    return cells.roll((way[1], way[0]), dims=(-2, -1))

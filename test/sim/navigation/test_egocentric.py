@@ -1,0 +1,158 @@
+"""The egocentric task against one robot in plain Python, and its scripted searcher."""
+
+from __future__ import annotations
+
+import grid_twin as twin
+import pytest
+import torch
+
+from embodied_rl.sim.navigation import grid
+from embodied_rl.sim.navigation.base import HELD_OUT
+from embodied_rl.sim.navigation.egocentric import STOP, EgocentricNavigation
+from embodied_rl.sim.navigation.scripted import MapSearcher
+
+COUNT, STEPS = 12, 100
+
+
+def maps(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    world = EgocentricNavigation()
+    chosen = world.worlds(HELD_OUT)[:count].tolist()
+    return (torch.stack([get(w) for w in chosen]) for get in (world.walls, world.objects))
+
+
+def test_sight_equals_the_twin_on_random_clutter() -> None:
+    """Not only in tidy homes: a third of the cells are walls here."""
+    generator = torch.Generator().manual_seed(1)
+    walls = torch.rand(3, 11, 11, generator=generator) < 0.3
+    walls[:, [0, -1], :] = walls[:, :, [0, -1]] = True
+    sight = grid.Sight(grid.crop_offsets(6, 3))
+    row, x, y, heading = grid.all_poses(*walls.shape)
+    inside = ~walls[row, y, x]
+    poses = [part[inside] for part in (row, x, y, heading)]
+    seen = sight.look(walls, *poses)
+    for *pose, found in zip(*(part.tolist() for part in poses), seen.tolist()):
+        plain = walls[pose[0]].tolist()
+        expected = [twin.sees(plain, tuple(pose[1:]), *cell) for cell in sight.offsets.tolist()]
+        assert found == expected, pose
+    assert 0.1 < seen.float().mean() < 0.9
+
+
+def test_distances_equal_the_twin() -> None:
+    walls, objects = maps(4)
+    for number in range(4):
+        plain = walls[number].tolist()
+        for y, x in objects[number].nonzero().tolist():
+            targets = torch.zeros(1, 13, 13, dtype=torch.bool)
+            targets[0, y, x] = True
+            cells = grid.geodesic(~walls[number][None], targets)[0]
+            expected = twin.distances(plain, (x, y))
+            assert {(b, a): int(cells[a, b]) for a, b in (~walls[number]).nonzero().tolist()} == (
+                expected
+            )
+    assert (cells[walls[number]] == grid.UNREACHABLE).all()
+    near = grid.Sight(grid.near_offsets(2))
+    goals = grid.poses_that_see(near, walls[number][None], targets)
+    to_go = grid.actions_to_go(~walls[number][None], goals)[0]
+    for a, b in (~walls[number]).nonzero().tolist()[::3]:
+        for heading in range(4):
+            pose = (b, a, heading)
+            assert bool(goals[0, heading, a, b]) == twin.succeeds(plain, pose, (x, y))
+            assert int(to_go[heading, a, b]) == twin.fewest_actions(plain, pose, (x, y))
+
+
+class Twin:
+    """One trial; start poses and targets are read from the world's views."""
+
+    def __init__(self, walls, objects) -> None:
+        self.walls, self.objects, self.met = walls.tolist(), objects.tolist(), set()
+        self.places = {int(objects[y, x]) - 1: (x, y) for y, x in objects.nonzero().tolist()}
+
+    def begin(self, wanted: int, pose: twin.Pose) -> None:
+        self.pose, self.wanted, self.time = pose, wanted, 0
+        self.target = self.places[wanted]
+        self.away = twin.distances(self.walls, self.target)
+        self.shortest = 1 + twin.fewest_actions(self.walls, pose, self.target)
+        self.familiar = wanted in self.met
+
+    def look(self) -> list[int]:
+        found = twin.crop(self.walls, self.objects, self.pose)
+        self.met |= {code - 3 for code in found if code >= 3}
+        return found
+
+    def step(self, action: int) -> tuple[float, bool, bool, float, bool]:
+        before = self.away[self.pose[:2]]
+        self.pose, self.time = twin.moved(self.walls, self.pose, action), self.time + 1
+        success = action == STOP and twin.succeeds(self.walls, self.pose, self.target)
+        reward = 0.1 * (before - self.away[self.pose[:2]]) + success - 0.005
+        efficiency = success * self.shortest / max(self.shortest, self.time)
+        over = action == STOP or self.time == 25
+        return reward, over, success, efficiency, self.familiar
+
+
+def test_trials_equal_the_twins() -> None:
+    world, generator = EgocentricNavigation(), torch.Generator().manual_seed(2)
+    chosen = world.worlds(HELD_OUT)[:COUNT]
+    view = world.reset(chosen, STEPS, generator)
+    twins = [Twin(world.walls(w), world.objects(w)) for w in chosen.tolist()]
+    fresh = torch.ones(COUNT, dtype=torch.bool)
+    successes = 0
+    for _ in range(STEPS):
+        shown = [part.argmax(-1) for part in view.features.split(list(world.feature_sizes), -1)]
+        assert view.features.sum(-1).eq(4).all()
+        for n, robot in enumerate(twins):
+            wanted, *pose = (int(part[n]) for part in shown)
+            if fresh[n]:
+                robot.begin(wanted, tuple(pose))
+            assert (wanted, *pose) == (robot.wanted, *robot.pose)
+            assert view.cells[n].tolist() == robot.look()
+        # half of the actions go by the shortest way, so that there are successes to compare
+        way = grid.best_action(world.to_go, *world.pose)
+        here = world.to_go[torch.arange(COUNT), world.pose[2], world.pose[1], world.pose[0]]
+        way = torch.where(here == 0, STOP, way)
+        chance = torch.randint(4, (COUNT,), generator=generator)
+        action = torch.where(torch.rand(COUNT, generator=generator) < 0.7, way, chance)
+        found = world.step(action)
+        rows = [robot.step(int(a)) for robot, a in zip(twins, action)]
+        reward, ended, success, efficiency, familiar = (torch.tensor(c) for c in zip(*rows))
+        assert torch.allclose(found.reward, reward, atol=1e-6)
+        assert torch.equal(found.ended, ended)
+        assert torch.equal(found.success & ended, success)
+        assert torch.allclose(found.efficiency, efficiency.float())
+        assert torch.equal(found.familiar, familiar)
+        fresh, view = found.ended, found.view
+        successes += int(success.sum())
+    assert successes > 20 and familiar.any()
+
+
+def test_episodes_do_not_depend_on_what_was_done() -> None:
+    """The same seed asks the same in the k-th episode, after short and after long ones."""
+    asked = []
+    for patience in (1, 7):
+        world = EgocentricNavigation()
+        view = world.reset(world.worlds(HELD_OUT)[:3], 60, torch.Generator().manual_seed(5))
+        rows = [view.features]
+        for step in range(1, 5 * patience):
+            stop = step % patience == 0
+            view = world.step(torch.full((3,), STOP if stop else 1)).view
+            rows += [view.features] * stop
+        asked.append(torch.stack(rows[:5]))
+    assert torch.equal(asked[0], asked[1])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_map_over_episodes_helps_the_searcher(keep: bool) -> None:
+    """Wide bounds; the benchmark measures the figures on more layouts."""
+    world, count = EgocentricNavigation(), 24
+    view = world.reset(world.worlds(HELD_OUT)[:count], 150, torch.Generator().manual_seed(0))
+    searcher = MapSearcher(world, count, keep=keep)
+    first, episode = (torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.int64))
+    success, tried = torch.zeros(20), torch.zeros(20)
+    for _ in range(150):
+        found = world.step(searcher.act(view, first))
+        view, first = found.view, found.ended
+        here = episode[found.ended].clamp(max=19)
+        success.index_add_(0, here, found.success[found.ended].float())
+        tried.index_add_(0, here, torch.ones(len(here)))
+        episode += found.ended
+    late = success[3:6].sum() / tried[3:6].sum()
+    assert late > 0.95 if keep else 0.5 < late < 0.95
