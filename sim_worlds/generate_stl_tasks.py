@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from embodied_rl.sim.dynamics.registry import make_dynamics
-from embodied_rl.sim.stl_tasks.generate import Layout, generate
+from embodied_rl.sim.stl_tasks.generate import generate
 from embodied_rl.sim.stl_tasks.task import FOLDER, write_task
 from embodied_rl.sim.stl_tasks.witness import find_witness
 
@@ -20,7 +20,6 @@ from embodied_rl.sim.stl_tasks.witness import find_witness
 PLAN = ("reach", "reach", "reach", "until", "until",
         "sequence", "sequence", "sequence", "tree", "tree")  # fmt: skip
 SHORT_PLAN = ("reach", "reach", "until", "sequence", "tree")
-LAYOUTS = {"quadrotor": Layout(goal_radius=(0.6, 0.9))}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def main() -> None:
     for number, family in enumerate(plan):
         while True:
             name = f"{arguments.robot}_{number:02d}"
-            task = generate(name, dynamics, family, seed, LAYOUTS.get(arguments.robot))
+            task = generate(name, dynamics, family, seed)
             witness = find_witness(task, seed)
             seed += 1
             if witness is not None:

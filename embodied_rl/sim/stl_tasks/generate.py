@@ -14,10 +14,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.sim.dynamics.base import Dynamics
 from embodied_rl.sim.stl_tasks.task import MULTI_LAYER, TWO_LAYER, Region, StlTask, task_from
+from embodied_rl.sim.worlds.tabletop import HOME
 
 FAMILIES = {"reach": TWO_LAYER, "until": TWO_LAYER, "sequence": MULTI_LAYER, "tree": MULTI_LAYER}
 OBSTACLE_COUNT = (0.20, 0.15, 0.15, 0.15, 0.15, 0.10, 0.10)  # probability of 0..6
@@ -27,19 +29,44 @@ _TRIES = 400
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes that regions are drawn from, in metres."""
+    """What regions and starts are drawn from; lengths in metres.
+
+    Without a ``box`` regions fill the arena, in three dimensions from 1 m above the ground up.
+    Without a ``home`` the middle of the start box is drawn too, and the box is flat.
+    """
 
     goal_radius: tuple[float, float] = (0.5, 0.75)
     obstacle_radius: tuple[float, float] = (0.75, 1.5)
     gap: float = 0.6  # between the rims of two regions
-    start_side: float = 1.0
+    start_side: float = 1.0  # m or rad
+    start_room: float = 1.0  # around the middle of the start, free of obstacles
+    box: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # corners
+    home: tuple[float, ...] | None = None  # as `Dynamics.start` takes it
+
+
+LAYOUTS = {
+    "quadrotor": Layout(goal_radius=(0.6, 0.9)),
+    "arm": Layout(
+        goal_radius=(0.06, 0.09),
+        obstacle_radius=(0.08, 0.15),
+        gap=0.06,
+        start_side=0.3,
+        start_room=0.2,
+        box=((0.25, -0.40, 0.10), (0.75, 0.40, 0.55)),
+        home=tuple(HOME.tolist()),
+    ),
+}
 
 
 def generate(
     name: str, dynamics: Dynamics, family: str, seed: int, layout: Layout | None = None
 ) -> StlTask:
-    """The task of a seed. Whether it can be satisfied is for a witness search to say."""
-    return _Maker(dynamics, np.random.default_rng(seed), layout or Layout()).task(name, family)
+    """The task of a seed, by default in the layout of the robot.
+
+    Whether it can be satisfied is for a witness search to say.
+    """
+    layout = layout or LAYOUTS.get(dynamics.name, Layout())
+    return _Maker(dynamics, np.random.default_rng(seed), layout).task(name, family)
 
 
 class _Maker:
@@ -49,21 +76,20 @@ class _Maker:
 
     def task(self, name: str, family: str) -> StlTask:
         """The formula's goals are placed first, then obstacles between them."""
-        start = self._start()
+        start, spread = self._start()
+        around = self._position(start)
         text = {
             "reach": self._reach, "until": self._until,
             "sequence": self._sequence, "tree": self._tree,
         }[family]()  # fmt: skip
         for i in range(int(self._rng.choice(len(OBSTACLE_COUNT), p=OBSTACLE_COUNT))):
-            if self._place(f"O{i}", self._layout.obstacle_radius, start, required=False):
+            if self._place(f"O{i}", self._layout.obstacle_radius, around, required=False):
                 text += f" and G[0,{self._seconds(self._dynamics.steps)}] not O{i}"
         regions = {
             key: {"centre": [round(c, 3) for c in region.centre], "radius": round(region.radius, 3)}
             for key, region in self._regions.items()
         }
-        half = self._layout.start_side / 2
-        low = [round(c - half, 3) for c in start[:2]] + [round(c, 3) for c in start[2:]]
-        high = [round(c + half, 3) for c in start[:2]] + [round(c, 3) for c in start[2:]]
+        low, high = ([round(c, 3) for c in end] for end in (start - spread, start + spread))
         data = {
             "name": name, "dynamics": self._dynamics.name, "layers": FAMILIES[family],
             "formula": text, "regions": regions, "start": {"low": low, "high": high},
@@ -71,13 +97,28 @@ class _Maker:
         return task_from(data, f"generated task {name}")
 
     # ------------------------------------------------------------------ places
-    def _start(self) -> np.ndarray:
-        inner = self._dynamics.arena_m - self._layout.start_side
-        return self._inside(self._rng.uniform(-inner, inner, self._dynamics.position_dim))
+    def _start(self) -> tuple[np.ndarray, np.ndarray]:
+        """Middle and half sides of the start box."""
+        half = self._layout.start_side / 2
+        if self._layout.home is not None:
+            return np.array(self._layout.home), np.full(len(self._layout.home), half)
+        start = self._spot(self._layout.start_side)
+        return start, np.where(np.arange(len(start)) < 2, half, 0.0)
 
-    def _inside(self, place: np.ndarray) -> np.ndarray:
-        """With the height, if there is one, drawn above the ground."""
-        place = place.copy()
+    def _position(self, start: np.ndarray) -> np.ndarray:
+        """Where the robot is at the middle of the start box."""
+        if self._layout.home is None:
+            return start
+        place = torch.tensor(start[None], dtype=torch.float32)
+        return self._dynamics.position(self._dynamics.start(place, torch.Generator()))[0].numpy()
+
+    def _spot(self, margin: float) -> np.ndarray:
+        """A position that far from the borders; a height is drawn above the ground."""
+        if self._layout.box is not None:
+            low, high = np.array(self._layout.box)
+            return self._rng.uniform(low + margin, high - margin)
+        inner = self._dynamics.arena_m - margin
+        place = self._rng.uniform(-inner, inner, self._dynamics.position_dim)
         place[2:] = self._rng.uniform(1.0, self._dynamics.arena_m - 1.0, len(place[2:]))
         return place
 
@@ -87,15 +128,13 @@ class _Maker:
         """Puts a region clear of all others and, if ``start`` is given, of where robots begin."""
         for _ in range(_TRIES):
             radius = float(self._rng.uniform(*radii))
-            inner = self._dynamics.arena_m - radius
-            spot = self._inside(self._rng.uniform(-inner, inner, self._dynamics.position_dim))
+            spot = self._spot(radius)
             clear = all(
                 math.dist(spot, other.centre) >= radius + other.radius + self._layout.gap
                 for other in self._regions.values()
             )
             if start is not None:
-                room = radius + self._layout.start_side
-                clear &= math.dist(spot, start) >= room
+                clear &= math.dist(spot, start) >= radius + self._layout.start_room
             if clear:
                 self._regions[name] = Region(tuple(spot.tolist()), radius)
                 return True

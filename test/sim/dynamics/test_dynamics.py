@@ -11,17 +11,33 @@ import twins
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.sim.dynamics.registry import DYNAMICS, make_dynamics
+from embodied_rl.sim.worlds.tabletop import HOME
 
-TWINS = {"linear": twins.linear, "unicycle": twins.unicycle, "quadrotor": twins.quadrotor}
-ANGLES = {"linear": [], "unicycle": [2], "quadrotor": [8]}
+TWINS = {
+    "linear": twins.linear, "unicycle": twins.unicycle, "quadrotor": twins.quadrotor,
+    "arm": twins.arm,
+}  # fmt: skip
+ANGLES = {"linear": [], "unicycle": [2], "quadrotor": [8], "arm": []}  # that are wrapped
+START = {  # middle and half side of the box in which the robots begin
+    "linear": ([0.0, 0.0], 2.0),
+    "unicycle": ([0.0, 0.0], 2.0),
+    "quadrotor": ([0.0, 0.0, 2.0], 2.0),
+    "arm": (HOME.tolist(), 0.3),
+}
+TARGET = {
+    "linear": [1.0, -1.5],
+    "unicycle": [1.0, -1.5],
+    "quadrotor": [1.0, -1.5, 2.5],
+    "arm": [0.62, -0.2, 0.35],
+}
 
 
 def start(name: str, count: int) -> torch.Tensor:
     dynamics = make_dynamics(name)
     generator = torch.Generator().manual_seed(3)
-    spot = 4.0 * torch.rand(count, dynamics.position_dim, generator=generator) - 2.0
-    spot[:, 2:] = 2.0
-    return dynamics.start(spot, generator)
+    middle, half = START[name]
+    spread = 2.0 * torch.rand(count, dynamics.start_dim, generator=generator) - 1.0
+    return dynamics.start(torch.tensor(middle) + half * spread, generator)
 
 
 @pytest.mark.parametrize("name", sorted(DYNAMICS))
@@ -65,11 +81,11 @@ def test_gradients_flow_to_the_actions(name: str) -> None:
 def test_the_feedback_law_arrives(name: str) -> None:
     dynamics = make_dynamics(name)
     state = start(name, 30)
-    target = torch.tensor([1.0, -1.5, 2.5])[: dynamics.position_dim].expand(30, -1)
+    target = torch.tensor(TARGET[name]).expand(30, -1)
     for _ in range(dynamics.steps):
         state = dynamics.step(state, dynamics.toward(state, target))
     missed = (dynamics.position(state) - target).norm(dim=-1)
-    assert missed.max() < 0.4
+    assert missed.max() < 0.08 * dynamics.arena_m
 
 
 def test_quadrotor_hovers_and_falls() -> None:
@@ -82,5 +98,5 @@ def test_quadrotor_hovers_and_falls() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(UserError, match="unknown dynamics 'boat'; valid: linear"):
+    with pytest.raises(UserError, match="unknown dynamics 'boat'; valid: arm, linear"):
         make_dynamics("boat")

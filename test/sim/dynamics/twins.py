@@ -6,6 +6,11 @@ import math
 
 import numpy as np
 
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.sim.worlds.base import sim_worlds_file
+
+REACH = Embodiment.load(sim_worlds_file("tabletop/ur5e_reach.yaml"))
+
 
 def linear(state: np.ndarray, action: np.ndarray) -> np.ndarray:
     return state + 0.5 * np.clip(action, -1, 1)
@@ -50,3 +55,17 @@ def quadrotor(state: np.ndarray, action: np.ndarray) -> np.ndarray:
     p = p + 0.05 * v
     p[2] = max(p[2], 0.0)
     return np.concatenate([p, v, angles, rates])
+
+
+def arm(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """By the kinematics of ``core``; the first six commands are the arm's."""
+    lower, upper, _ = REACH.limits()
+    wanted = np.clip(state + 0.05 * np.clip(action, -1, 1), lower[:6], upper[:6])
+    before, after = (outside(q) for q in (state, wanted))
+    return state if after > 0 and after >= before else wanted
+
+
+def outside(q: np.ndarray) -> float:
+    """How far the tool is outside of the workspace, in m."""
+    tool = REACH.chain.forward(q)[0]
+    return float(np.linalg.norm(tool - np.clip(tool, REACH.workspace.lower, REACH.workspace.upper)))

@@ -71,7 +71,7 @@ def test_bad_tasks_are_named(key: str, value: object, message: str) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-@pytest.mark.parametrize("robot", ["linear", "quadrotor"])
+@pytest.mark.parametrize("robot", ["linear", "quadrotor", "arm"])
 def test_generated_tasks_are_sound(robot: str, family: str, tmp_path: Path) -> None:
     dynamics = make_dynamics(robot)
     for seed in range(15):
@@ -96,7 +96,7 @@ def test_shipped_tasks_have_a_witness(name: str) -> None:
 
 
 def test_shipped_counts() -> None:
-    for robot, count in (("linear", 10), ("unicycle", 10), ("quadrotor", 5)):
+    for robot, count in (("linear", 10), ("unicycle", 10), ("quadrotor", 5), ("arm", 5)):
         assert sum(name.startswith(robot) for name in SHIPPED) == count
 
 

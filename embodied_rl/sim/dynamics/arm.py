@@ -1,0 +1,143 @@
+"""A serial arm with joint velocity commands; regions are about its tool centre point."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.kinematics import Chain
+from embodied_rl.sim.worlds.base import sim_worlds_file
+
+EMBODIMENT_FILE = "tabletop/ur5e_reach.yaml"
+ARM = "arm"  # the command group of the embodiment
+_DAMPING_M = 0.05  # of the feedback law's least squares
+_POSTURE = 0.5  # 1/s, how fast joints that the tool leaves free go back to the middle
+
+
+class ForwardKinematics:
+    """The tool of a :class:`Chain`, batched: what ``Chain`` computes for one arm in numpy.
+
+    A joint's rotation is ``origin (I + sin q K + (1 - cos q) K^2)`` with K the skew matrix of its
+    axis, so it is affine in sine and cosine.
+    """
+
+    def __init__(self, chain: Chain):
+        skew = np.array([np.cross(np.eye(3), axis) for axis in chain.axes])
+        square, rotation = skew @ skew, chain.origins[:, :3, :3]
+        terms = np.stack([rotation @ (np.eye(3) + square), rotation @ skew, -rotation @ square])
+        self._terms = torch.tensor(terms, dtype=torch.float32)  # (3, n, 3, 3): 1, sin, cos
+        self._offsets = torch.tensor(chain.origins[:, :3, 3], dtype=torch.float32)  # (n, 3) m
+        self._axes = torch.tensor(chain.axes, dtype=torch.float32)
+        self._tool = torch.tensor(chain.tool[:3, 3], dtype=torch.float32)
+
+    def position(self, q: Tensor) -> Tensor:
+        """Tool ``(..., 3)`` in m of joint angles ``(..., n)``."""
+        rotations = self._rotations(q)
+        point = self._tool.expand(*q.shape[:-1], 3)
+        for i in reversed(range(q.shape[-1])):
+            point = (rotations[..., i, :, :] @ point[..., None])[..., 0] + self._offsets[i]
+        return point
+
+    def jacobian(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`position`, and how it moves with each joint ``(N, 3, n)``, of angles ``(N, n)``.
+
+        A column is ``axis x (tool - joint)`` in the base frame.
+        """
+        rotations = self._rotations(q)
+        turn = torch.eye(3).expand(len(q), 3, 3)
+        place = q.new_zeros(len(q), 3)
+        places, axes = [], []
+        for i in range(q.shape[-1]):
+            place = place + turn @ self._offsets[i]
+            turn = turn @ rotations[:, i]
+            places.append(place)
+            axes.append(turn @ self._axes[i])
+        tool = place + turn @ self._tool
+        arms = tool[:, None] - torch.stack(places, dim=1)
+        return tool, torch.linalg.cross(torch.stack(axes, dim=1), arms).transpose(1, 2)
+
+    def _rotations(self, q: Tensor) -> Tensor:
+        """From each joint's frame to its parent's ``(..., n, 3, 3)``."""
+        one, sine, cosine = self._terms
+        return one + q.sin()[..., None, None] * sine + q.cos()[..., None, None] * cosine
+
+
+class Arm:
+    """State joint angles, action joint velocities / (1 rad/s): ``q' = clamp(q + u dt)``.
+
+    Joint limits and workspace are those of an embodiment file. As the command gate does (see
+    :class:`embodied_rl.core.commands.CommandLimiter`), a step that would take the tool out of the
+    workspace, or not back towards it, is not taken at all.
+    """
+
+    name = "arm"
+    dt_s = 0.05
+    steps = 64
+    arena_m = 0.5
+    top_speed = 0.8  # of the tool, all joints together
+    top_rate = 1.0  # rad/s
+    position_dim = 3
+
+    def __init__(self, embodiment: Embodiment | None = None):
+        """
+        Raises:
+            UserError: the embodiment has no kinematics, no workspace, or other joints in its
+                command group ``arm``.
+        """
+        embodiment = embodiment or Embodiment.load(sim_worlds_file(EMBODIMENT_FILE))
+        chain, box = embodiment.chain, embodiment.workspace
+        part = embodiment.slices().get(ARM, slice(0))
+        if chain is None or box is None or embodiment.action_names[part] != chain.joints:
+            raise UserError(
+                f"{embodiment.origin}: expected kinematics, a workspace and a command group "
+                f"'{ARM}' of the joints of the kinematics, as the dynamics '{self.name}' needs"
+            )
+        self.kinematics = ForwardKinematics(chain)
+        self.state_dim = self.action_dim = self.start_dim = len(chain.joints)
+        self.feature_dim = self.state_dim + self.position_dim
+        lower, upper, _ = embodiment.limits()
+        self.lower, self.upper = _tensor(lower[part]), _tensor(upper[part])
+        self._middle, self._half = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
+        self.box_lower, self.box_upper = _tensor(box.lower), _tensor(box.upper)
+        self._centre = (self.box_lower + self.box_upper) / 2
+
+    def step(self, state: Tensor, action: Tensor) -> Tensor:
+        wanted = state + self.dt_s * self.top_rate * action.clamp(-1.0, 1.0)
+        wanted = wanted.clamp(self.lower, self.upper)
+        further = self._outside(wanted)
+        held = (further > 0) & (further >= self._outside(state))
+        return torch.where(held[..., None], state, wanted)
+
+    def _outside(self, state: Tensor) -> Tensor:
+        """How far the tool is outside of the workspace ``(...)``, in m; 0 inside."""
+        tool = self.position(state)
+        away = tool - tool.clamp(self.box_lower, self.box_upper)
+        return torch.linalg.vector_norm(away, dim=-1)
+
+    def position(self, state: Tensor) -> Tensor:
+        return self.kinematics.position(state)
+
+    def features(self, state: Tensor) -> Tensor:
+        joints = (state - self._middle) / self._half
+        return torch.cat([joints, (self.position(state) - self._centre) / self.arena_m], dim=-1)
+
+    def start(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        return place.clone()
+
+    def toward(self, state: Tensor, target: Tensor) -> Tensor:
+        """Damped least squares; what the tool leaves free goes back to the middle of its range."""
+        tool, jacobian = self.kinematics.jacobian(state)
+        square = jacobian @ jacobian.transpose(1, 2) + _DAMPING_M**2 * torch.eye(3)
+        inverse = torch.linalg.solve(square, jacobian).transpose(1, 2)  # (N, n, 3)
+        rest = _POSTURE * (self._middle - state)[..., None]
+        wanted = (target - tool)[..., None] / (3.0 * self.dt_s) - jacobian @ rest
+        rate = (rest + inverse @ wanted)[..., 0] / self.top_rate
+        # slowed as a whole, so that the tool keeps its direction
+        return rate / rate.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
