@@ -58,6 +58,13 @@ class Section:
             self.fail(key, "a finite number above 0", _describe(value))
         return float(value)
 
+    def at_least_zero(self, key: str, default: Any = _ABSENT) -> float:
+        value = self.value(key, default)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= sys.float_info.max:
+            self.fail(key, "a number of 0 or more", _describe(value))
+        return float(value)
+
     def rate(self, key: str) -> float:
         """A rate in Hz whose period is a sound number of nanoseconds."""
         value = self.positive(key)

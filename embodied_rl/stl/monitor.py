@@ -10,7 +10,8 @@ decided steps in a row have a robustness above ``hysteresis``. A violated step s
 
 With a ``predictor`` the samples to come are taken to be the last ones (``hold``) or to go on as the
 last two did (``linear``); the robustness of that completed trace is an estimate, kept apart from
-the interval, which it never narrows.
+the interval, which it never narrows. With a calibration there is a lower bound to it that holds
+with a stated probability (:mod:`embodied_rl.stl.conformal`), kept apart as well.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from embodied_rl.core.signals import SignalSampler, Slot
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.stl import formula as fm
+from embodied_rl.stl.conformal import Calibration
 from embodied_rl.stl.events import Event, Evidence, Kind
 from embodied_rl.stl.formula import Formula
 from embodied_rl.stl.online import OnlineMonitor, Verdict
@@ -45,7 +47,8 @@ class Clause:
 @dataclass(frozen=True)
 class Status:
     """How a clause stands at its anchor: the episode's start, or in sliding mode the newest step
-    whose horizon has been seen."""
+    whose horizon has been seen. ``violating``: a later step is violated already, or one was and
+    the violation has not ended yet. ``missing`` are its signals without a sample now."""
 
     formula: str
     clause: Clause
@@ -53,6 +56,20 @@ class Status:
     low: float
     high: float
     anchor_ns: int
+    violating: bool = False
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The robustness of a formula at its anchor: what is known, what is predicted (in sliding mode
+    of the newest step), and the lower bound of the prediction, where there is one."""
+
+    anchor_ns: int
+    low: float
+    high: float
+    estimate: float | None
+    bound: float | None
 
 
 @dataclass
@@ -74,6 +91,7 @@ class _Watch:
     clauses: list[Clause]
     violations: dict[Clause, _Violation] = field(default_factory=dict)
     at_risk: bool = False
+    estimated: tuple[int, float | None] = (-1, None)  # at which step, what
     finished: list[Status] | None = None  # episode mode: the verdicts, once the horizon is seen
 
 
@@ -99,9 +117,11 @@ class SpecificationMonitor:
         self,
         spec: Specification,
         on_slot: Callable[[SpecificationMonitor], None] | None = None,
+        calibration: Calibration | None = None,
     ):
-        self.spec, self._on_slot = spec, on_slot
-        self.sampler = SignalSampler(spec.signals, spec.dt_ns, round(spec.lateness_s * 1e9))
+        self.spec, self._on_slot, self._calibration = spec, on_slot, calibration
+        lateness_ns = round(spec.lateness_s * 1e9)
+        self.sampler = SignalSampler(spec.signals, spec.dt_ns, lateness_ns, spec.grid == "start")
         self.start(None)
 
     def start(self, start_ns: int | None) -> None:
@@ -159,7 +179,7 @@ class SpecificationMonitor:
             if self.spec.predictor != "none":
                 events += self._predict(watch)
             if self.spec.mode == "episode" and watch.monitor.step == watch.monitor.horizon:
-                watch.finished = self._status_of(watch)
+                watch.finished = self._status_of(watch, watch.clauses)
         if self._on_slot is not None:
             self._on_slot(self)
         return events
@@ -236,7 +256,7 @@ class SpecificationMonitor:
         step = 0 if self.spec.mode == "episode" else monitor.step
         if monitor.verdict(step) is not Verdict.UNDECIDED:
             return []
-        value = self._estimate(watch, step)
+        value = self._estimate(watch)
         if value is None or (value < 0) == watch.at_risk:
             return []
         watch.at_risk = value < 0
@@ -257,37 +277,59 @@ class SpecificationMonitor:
 
     def estimate(self, formula: str) -> float | None:
         """Predicted robustness at the anchor, if there is a predictor and nothing is missing."""
-        watch = next(watch for watch in self._watches if watch.name == formula)
-        if self.spec.predictor == "none" or watch.finished or watch.monitor.step < 0:
-            return None
-        return self._estimate(watch, 0 if self.spec.mode == "episode" else watch.monitor.step)
+        return self._estimate(next(watch for watch in self._watches if watch.name == formula))
 
-    def _estimate(self, watch: _Watch, step: int) -> float | None:
+    def _estimate(self, watch: _Watch) -> float | None:
         monitor = watch.monitor
-        past = monitor.signals()
-        completed = {name: _continued(values, monitor.horizon, self.spec.predictor)
-                     for name, values in past.items()}  # fmt: skip
-        low, high = robustness_interval(monitor.formula, completed, monitor.bounds)
-        place = step - monitor.first_step
-        return float(low[place]) if low[place] == high[place] else None
+        if self.spec.predictor == "none" or watch.finished or monitor.step < 0:
+            return None
+        if watch.estimated[0] != monitor.step:
+            past = monitor.signals()
+            completed = {name: _continued(values, monitor.horizon, self.spec.predictor)
+                         for name, values in past.items()}  # fmt: skip
+            low, high = robustness_interval(monitor.formula, completed, monitor.bounds)
+            place = 0 if self.spec.mode == "episode" else monitor.step - monitor.first_step
+            known = low[place] == high[place]
+            watch.estimated = monitor.step, float(low[place]) if known else None
+        return watch.estimated[1]
 
     # ---------------------------------------------------------------- state
+    def readings(self) -> dict[str, Reading]:
+        """The whole of every formula; none before the first slot."""
+        if self.slot is None:
+            return {}
+        found = {}
+        for watch in self._watches:
+            whole = (watch.finished or self._status_of(watch, watch.clauses[:1]))[0]
+            estimate = self._estimate(watch)
+            bound = None
+            if self._calibration is not None and estimate is not None:
+                bound = estimate - self._calibration.quantiles[watch.name]
+            found[watch.name] = Reading(
+                whole.anchor_ns, whole.low, whole.high, estimate, bound
+            )  # fmt: skip
+        return found
+
     def status(self) -> list[Status]:
         """Every clause of every formula, for diagnostics; none before the first slot."""
         if self.slot is None:
             return []
-        found = [watch.finished or self._status_of(watch) for watch in self._watches]
+        found = [watch.finished or self._status_of(watch, watch.clauses) for watch in self._watches]
         return [status for part in found for status in part]
 
-    def _status_of(self, watch: _Watch) -> list[Status]:
+    def _status_of(self, watch: _Watch, clauses: list[Clause]) -> list[Status]:
         # a step within memory: the start, or the newest that the whole formula has decided
         step = 0 if self.spec.mode == "episode" else watch.monitor.first_step
-        return [self._status_at(watch, clause, step) for clause in watch.clauses]
+        return [self._status_at(watch, clause, step) for clause in clauses]
 
     def _status_at(self, watch: _Watch, clause: Clause, step: int) -> Status:
         low, high = watch.monitor.interval(step, clause.place)
         verdict = watch.monitor.verdict(step, clause.place)
-        return Status(watch.name, clause, verdict, low, high, self._stamp_ns(step))
+        names = fm.signal_names(watch.monitor.program.nodes[clause.place])
+        return Status(
+            watch.name, clause, verdict, low, high, self._stamp_ns(step),
+            clause in watch.violations, tuple(name for name in names if name in self._missing),
+        )  # fmt: skip
 
     def open_steps(self) -> list[Status]:
         """The whole of each formula at every step in memory, the newest decided one and after."""

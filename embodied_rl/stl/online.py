@@ -146,6 +146,9 @@ class OnlineMonitor:
     def interval(self, step: int, place: int = -1) -> tuple[float, float]:
         """``(low, high)`` of one step of a sub-formula; errors as :meth:`verdict`."""
         self._age(step)
+        decided = self.decided(place)
+        if decided is not None and decided.step == step:  # needs no look at the whole memory
+            return decided.low, decided.high
         low, high = self.intervals()[place]
         return float(low[step - self.first_step]), float(high[step - self.first_step])
 

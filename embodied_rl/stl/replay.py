@@ -15,12 +15,14 @@ from embodied_rl.stl.spec import Specification
 
 @dataclass
 class Replay:
-    """What a monitor saw and said. ``statuses[i]`` are the clauses after slot ``slots[i]``, and
-    ``open_steps`` the whole formulas at the steps still in memory at the end."""
+    """What a monitor saw and said. ``statuses[i]`` are the clauses after slot ``slots[i]``,
+    ``estimates[formula][i]`` what was predicted then, and ``open_steps`` the whole formulas at the
+    steps still in memory at the end."""
 
     spec: Specification
     slots: list[Slot] = field(default_factory=list)
     statuses: list[list[Status]] = field(default_factory=list)
+    estimates: dict[str, list[float | None]] = field(default_factory=dict)
     open_steps: list[Status] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     arrivals: Counter[Arrival] = field(default_factory=Counter)
@@ -57,6 +59,8 @@ def replay(
         assert monitor.slot is not None
         record.slots.append(monitor.slot)
         record.statuses.append(monitor.status())
+        for name in spec.formulas:
+            record.estimates.setdefault(name, []).append(monitor.estimate(name))
 
     monitor = SpecificationMonitor(spec, note)
     monitor.start(start_ns)

@@ -12,15 +12,18 @@
       reaches_hub: F[0,8] tool_to_hub < 0.07
     signals: {...}                 # see embodied_rl.core.signals
 
-Optional: ``until: inclusive`` (default strict), ``lateness_s`` (how long a sample may be overtaken
-by others, default two steps), ``predictor: hold | linear`` (see embodied_rl.stl.monitor, default
-none); for ``sliding``: ``hysteresis`` (margin that ends a violation, default 0) and ``debounce``
-(steps that must keep it, default 5).
+Optional: ``until: inclusive`` (default strict), ``grid: start`` (samples are taken at the start and
+every ``dt_s`` after it; default ``clock``, the multiples of ``dt_s``), ``lateness_s`` (how long a
+sample may be overtaken by others, default two steps), ``predictor: hold | linear`` (see
+embodied_rl.stl.monitor, default none); for ``sliding``: ``hysteresis`` (margin that ends a
+violation, default 0) and ``debounce`` (steps that must keep it, default 5).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
@@ -30,9 +33,11 @@ from embodied_rl.core.signals import SignalSet, parse_signals
 from embodied_rl.stl import formula as fm
 from embodied_rl.stl.formula import Formula
 from embodied_rl.stl.parse import FormulaError, parse
+from embodied_rl.stl.text import infix
 
 MODES = ("episode", "sliding")
 UNTILS = ("strict", "inclusive")
+GRIDS = ("clock", "start")
 PREDICTORS = ("none", "hold", "linear")
 
 
@@ -46,6 +51,7 @@ class Specification:
     dt_s: float
     mode: str = "episode"
     until: str = "strict"
+    grid: str = "clock"
     lateness_s: float = 0.0
     hysteresis: float = 0.0
     debounce: int = 5
@@ -55,6 +61,18 @@ class Specification:
     @property
     def dt_ns(self) -> int:
         return round(self.dt_s * NANOSECONDS)
+
+    def content_hash(self) -> str:
+        """Hash of what fixes a robustness and its prediction, 16 hex digits; topics are left out,
+        so that what was measured in a simulator holds for a robot with other topic names."""
+        signals = self.signals.signals.items()
+        content = {
+            "formulas": {name: infix(f, self.dt_s) for name, f in self.formulas.items()},
+            "signals": {name: asdict(signal) for name, signal in signals},
+            "sampling": [self.dt_s, self.mode, self.grid, self.predictor],
+        }
+        canonical = json.dumps(content, sort_keys=True).encode()
+        return hashlib.sha256(canonical).hexdigest()[:16]
 
 
 def load(path: str | Path, embodiment: Embodiment) -> Specification:
@@ -88,8 +106,9 @@ def parse_specification(text: str, embodiment: Embodiment, origin: str) -> Speci
         dt_s=dt_s,
         mode=_choice(root, "mode", MODES),
         until=until,
+        grid=_choice(root, "grid", GRIDS),
         lateness_s=root.positive("lateness_s") if late else 2 * dt_s,
-        hysteresis=_at_least_zero(root, "hysteresis", 0.0),
+        hysteresis=root.at_least_zero("hysteresis", 0.0),
         debounce=_count(root, "debounce", 5),
         predictor=_choice(root, "predictor", PREDICTORS),
         description=root.text("description", default=""),
@@ -106,6 +125,8 @@ def _formulas(root: Section, dt_s: float, until: str) -> dict[str, Formula]:
     for name, text in data.items():
         if not isinstance(name, str) or not isinstance(text, str):
             root.fail(f"formulas.{name}", "a formula in text", repr(text))
+        if "," in name or not name:  # names are listed with commas between them
+            root.fail(f"formulas.{name}", "a name without a comma", f"'{name}'")
         try:
             formula = parse(text, dt_s)
         except FormulaError as error:
@@ -116,13 +137,6 @@ def _formulas(root: Section, dt_s: float, until: str) -> dict[str, Formula]:
 
 def _choice(root: Section, key: str, allowed: tuple[str, ...]) -> str:
     return root.choice(key, allowed) if root.value(key, None) is not None else allowed[0]
-
-
-def _at_least_zero(root: Section, key: str, default: float) -> float:
-    value = root.value(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e300:
-        root.fail(key, "a number of 0 or more", value)
-    return float(value)
 
 
 def _count(root: Section, key: str, default: int) -> int:

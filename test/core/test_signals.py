@@ -164,30 +164,56 @@ def test_a_slot_waits_for_every_stream_but_no_longer_than_the_lateness():
     assert [(s.stamp_ns // MS, s.values["b"]) for s in closed] == [(200, 1.5)]
     assert target.counts[Arrival.LATE] == 0
     feed(target, "thing", (190, 7.0))
-    assert target.counts[Arrival.LATE] == 1
+    assert target.counts[Arrival.LATE] == 1 and target.late == {"thing": 1}
 
 
-def test_the_order_of_arrival_within_the_lateness_changes_nothing():
+LINEAR = "signals:\n  a: {stream: thing, component: x, interpolation: linear, max_age_s: 0.1}\n"
+LINEAR += "  b: {stream: arm, component: shoulder}\n"
+
+
+@pytest.mark.parametrize("text", [TWO, LINEAR])
+def test_the_order_of_arrival_within_the_lateness_changes_nothing(text):
     draw = random.Random(0)
-    streams = [("thing", t, math.sin(t)) for t in range(100, 3000, 50)]
+    streams = [("thing", t, math.sin(t)) for t in range(100, 3000, 90)]
     streams += [("arm", t, math.cos(t)) for t in range(105, 3000, 20)]
 
     def run(delay_ms: int) -> list[Slot]:
-        target, closed = SignalSampler(declared(TWO), DT_NS, 200 * MS), []
+        target, closed = SignalSampler(declared(text), DT_NS, 200 * MS), []
         target.restart(100 * MS)
         arrivals, newest = [], {"thing": 0.0, "arm": 0.0}
+        delays = {key: draw.choice([20, delay_ms]) for key in newest}  # one topic lags, or both
         for key, time_ms, value in streams:  # a topic keeps its order, as ROS does
-            newest[key] = max(newest[key], time_ms + draw.uniform(0, delay_ms))
+            newest[key] = max(newest[key], time_ms + draw.uniform(0, delays[key]))
             arrivals.append((newest[key], key, time_ms, value))
         for _, key, time_ms, value in sorted(arrivals):
             closed += feed(target, key, (time_ms, value))
         assert target.counts.keys() == {Arrival.OK}
         return closed + list(target.finish())
 
-    plain = run(0)
+    plain = run(20)
     assert len(plain) > 25
     for _ in range(5):
         assert [repr(slot) for slot in run(190)] == [repr(slot) for slot in plain]
+
+
+def test_slots_from_the_start_on_in_place_of_the_multiples():
+    target = SignalSampler(one("{stream: thing, component: x}"), DT_NS, 0, from_start=True)
+    target.restart(130 * MS)
+    assert shown(feed(target, "thing", (130, 1.0), (230, 2.0), (400, 3.0))) == [
+        (130, 1.0), (230, 2.0), (330, 2.0),
+    ]  # fmt: skip
+    target.restart(None)
+    assert shown(feed(target, "thing", (555, 1.0), (655, 2.0))) == [(555, 1.0), (655, 2.0)]
+
+
+def test_a_start_of_another_clock_is_not_waited_through():
+    target = sampler("{stream: thing, component: x}")
+    target.restart(1000 * MS)
+    ages_ns = 3_000_000_000 * 1000 * MS
+    assert target.add("thing", sample(ages_ns, 1.0, 0.0, 0.0)) is Arrival.CLOCK_JUMP
+    assert [slot.stamp_ns for slot in target.slots()] == [ages_ns]
+    closed = list(target.advance(2 * ages_ns))
+    assert 550 < len(closed) <= 600, "a minute of silence, and no more"
 
 
 def test_time_alone_closes_the_slots_of_silent_streams():
