@@ -19,14 +19,20 @@ EXPERT = "expert"
 PACKAGE = "embodied_rl"
 
 
-def _load_ptp(folder: Path, embodiment: Embodiment, **options: Any) -> Policy:
+def _load_ptp(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
     from embodied_rl.policies.ptp.runtime import load_ptp
 
-    return load_ptp(folder, embodiment, **options)
+    return load_ptp(folder, embodiment, **options)  # one model may be tried on any task
+
+
+def _load_tgpo(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
+    from embodied_rl.policies.tgpo.controller import load_controller
+
+    return load_controller(folder, embodiment, task, **options)
 
 
 # "policy" key of a checkpoint's config -> its loader; each imports its own package when asked for
-LOADERS: dict[str, Callable[..., Policy]] = {"ptp": _load_ptp}
+LOADERS: dict[str, Callable[..., Policy]] = {"ptp": _load_ptp, "tgpo": _load_tgpo}
 
 
 def models_folders() -> list[Path]:
@@ -97,7 +103,8 @@ def load_policy(
 
     Args:
         name: 'expert', a checkpoint folder, or the name of a shipped model.
-        task: for the expert, whose plans differ by task; a checkpoint may be tried on any.
+        task: for the expert, whose plans differ by task, and for tgpo, whose task is a formula: the
+            name of a stored task or a task file. A checkpoint of ptp may be tried on any.
         samples: candidates that each plan is chosen from; None takes the model's own number.
         budget_s: time after which a policy with several candidates makes do with fewer; None
             leaves them all, which a run that must be repeatable needs.
@@ -121,5 +128,5 @@ def load_policy(
         known = ", ".join(sorted(LOADERS))
         raise UserError(f"{folder / CONFIG}: policy: expected one of {known}, saw {policy!r}")
     return LOADERS[policy](
-        folder, embodiment, samples=samples, budget_s=budget_s, device=device
+        folder, embodiment, task, samples=samples, budget_s=budget_s, device=device
     )

@@ -41,5 +41,5 @@ def test_names_and_folders(models, tmp_path):
 
 def test_unknown_policy_in_a_checkpoint(models, tabletop):
     (models / "ptp_one" / "config.yaml").write_text("policy: magic\n")
-    with pytest.raises(UserError, match="expected one of ptp, saw 'magic'"):
+    with pytest.raises(UserError, match="expected one of ptp, tgpo, saw 'magic'"):
         registry.load_policy("ptp_one", tabletop)

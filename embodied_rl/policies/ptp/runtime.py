@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +18,7 @@ from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec, episod
 from embodied_rl.core.schema import Section
 from embodied_rl.core.window import History, Observation
 from embodied_rl.nn.device import AUTO, choose_device, moved
+from embodied_rl.nn.fingerprint import weights_fingerprint
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig
 from embodied_rl.policies.ptp.model import PtpModel
 from embodied_rl.policies.ptp.rows import RowCarrier
@@ -256,13 +256,9 @@ def _numbers(value: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(model: PtpModel) -> str:
-    """16 hex digits of configuration and weights: two models that differ cannot share a memory."""
+    """Of configuration and weights: two models that differ cannot share a memory."""
     # How many candidates are drawn changes neither the network nor what the memory holds.
-    digest = hashlib.sha256(repr(replace(model.config, samples=1)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return weights_fingerprint(model, repr(replace(model.config, samples=1)))
 
 
 def load_ptp(

@@ -46,6 +46,7 @@ class Shape:
 class Item:
     """A region and the window in which the robot is to be inside, or outside."""
 
+    name: str  # of the region
     region: Region
     inside: bool
     first: Moment
@@ -124,10 +125,11 @@ class Groundings:
         self.counts = torch.bincount(self.task, minlength=len(tasks))
         self.begins = self.counts.cumsum(0) - self.counts
         dim = self.dynamics.position_dim
-        goals = [[item for item in items if item.inside] for _, _, items in found]
-        avoided = [[item for item in items if not item.inside] for _, _, items in found]
-        self._goals = _Windows(goals, shape.subgoals, shape, dim)
-        self._avoided = _Windows(avoided, shape.avoided, shape, dim)
+        # of each alternative, in the places that they have in the tensors
+        self.subgoals = [[item for item in items if item.inside] for _, _, items in found]
+        self.avoided = [[item for item in items if not item.inside] for _, _, items in found]
+        self._goals = _Windows(self.subgoals, shape.subgoals, shape, dim)
+        self._avoided = _Windows(self.avoided, shape.avoided, shape, dim)
         self.low = torch.zeros(len(found), shape.variables, dtype=torch.long)
         self.high = torch.zeros(len(found), shape.variables, dtype=torch.long)
         self.used = torch.zeros(len(found), shape.variables, dtype=torch.bool)
@@ -262,7 +264,7 @@ def _item(
     if isinstance(formula, fm.Predicate) and formula.right == ex.Constant(0.0):
         signal = formula.left
         if isinstance(signal, ex.Signal) and signal.name in task.regions:
-            return Item(task.regions[signal.name], formula.greater, first, last)
+            return Item(signal.name, task.regions[signal.name], formula.greater, first, last)
     kind = "reached" if isinstance(source, Reach) else "held"
     raise UserError(
         f"task {task.name}: expected regions and negated regions, saw '{infix(formula)}' to be "

@@ -88,6 +88,19 @@ class AugmentedMdp:
         self._speeds = _needed_speeds(self.dynamics, schedule)
         self._measure()
 
+    def restore(
+        self,
+        t: int,
+        state: Tensor,
+        schedule: Schedule,
+        done: Tensor,
+        missed: Tensor,
+        violated: Tensor,
+    ) -> None:
+        """Go on from an earlier moment; flags ``(N, K)`` and ``(N,)``."""
+        self._place(t, state, schedule, done)
+        self.missed, self.violated = missed, violated
+
     def branch(self, rows: Tensor, schedule: Schedule, done: Tensor) -> AugmentedMdp:
         """These episodes, from now on with other times; ``done (n, K)`` is behind them."""
         found = AugmentedMdp(self.dynamics, self.weights)
@@ -148,6 +161,11 @@ class AugmentedMdp:
         clearance = self._clearance.masked_fill(~self._in_force(), self._clear_m).amin(dim=1)
         self.violated |= clearance <= 0
         return reached, lost, clearance
+
+    def look(self, state: Tensor) -> None:
+        """The robots are in states ``(N, n)`` before the step is over; it judges nothing."""
+        self.state = state
+        self._measure()
 
     def _measure(self) -> None:
         """Geometry at the present positions."""

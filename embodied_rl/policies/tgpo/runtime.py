@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from embodied_rl.policies.tgpo.config import POLICY, TgpoConfig
 from embodied_rl.policies.tgpo.groundings import Groundings
 from embodied_rl.policies.tgpo.mdp import AugmentedMdp, RewardWeights, observation_dim
 from embodied_rl.policies.tgpo.model import GaussianActorCritic
-from embodied_rl.policies.tgpo.planner import Planner
+from embodied_rl.policies.tgpo.planner import Plan, Planner
 from embodied_rl.sim.dynamics.base import Dynamics
 from embodied_rl.sim.dynamics.registry import make_dynamics
 from embodied_rl.sim.stl_tasks.task import StlTask
@@ -147,6 +147,27 @@ class Pursuit:
     def arrive(self, state: Tensor) -> None:
         """One step later the robots are in states ``(N, n)``."""
         self.mdp.arrive(state)
+
+    def memory(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` of the same policy and task needs to go on."""
+        mdp, plan = self.mdp, self.plan
+        return {
+            **{key: getattr(plan, key) for key in ("chosen", "times", "value")},
+            **{key: getattr(mdp, key) for key in ("state", "done", "missed", "violated")},
+            "t": torch.tensor(mdp.t),
+            "hopeful": self.hopeful,
+            "replanned": self.replanned,
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from a :meth:`memory`."""
+        self.plan = Plan(memory["chosen"], memory["times"], memory["value"])
+        schedule = self.groundings.schedule(self.plan.chosen, self.plan.times)
+        flags = (memory["done"], memory["missed"], memory["violated"])
+        self.mdp.restore(int(memory["t"]), memory["state"], schedule, *flags)
+        self.hopeful, self.replanned = memory["hopeful"], memory["replanned"]
+        self.generator.set_state(memory["generator"])
 
 
 def load_tgpo(folder: Path) -> TgpoPolicy:
