@@ -7,9 +7,9 @@ sequences of some environments (``sequences``), a feed-forward one on shuffled s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class PpoSettings:
 class ActorCritic(Protocol):
     """What the update needs of a policy: the densities and values of actions that were taken."""
 
-    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, observation: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability, entropy and value, ``(B,)`` each, or ``(T, B)`` on sequences."""
 
 
@@ -63,7 +63,7 @@ class ActorCritic(Protocol):
 class Rollout:
     """``T`` steps of ``N`` environments; ``ended`` after a step that was an episode's last."""
 
-    observation: Tensor  # (T, N, ...)
+    observation: Any  # (T, N, ...), or a NamedTuple of several such tensors
     action: Tensor  # (T, N, ...)
     log_probability: Tensor  # (T, N)
     value: Tensor  # (T, N)
@@ -136,29 +136,33 @@ def update(
     generator: torch.Generator,
     *,
     sequences: bool = False,
+    loss_from: int = 0,
 ) -> UpdateFigures:
     """Trains ``model`` (an :class:`ActorCritic`) in place on one rollout.
 
     Args:
         sequences: hand out whole sequences ``(T, b, ...)`` of some environments, not single steps.
+        loss_from: the first step of sequences that has a loss; those before it are context.
 
     Raises:
         UserError: more minibatches than there is to share out, or the loss is not finite.
     """
     with torch.no_grad():
         advantage, returns = advantages(rollout, last_value, settings)
+        advantage = advantage[loss_from:]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    fields = [
-        rollout.observation, rollout.action, rollout.log_probability, advantage, returns,
-    ]  # fmt: skip
+    judged = [rollout.log_probability[loss_from:], advantage, returns[loss_from:]]
+    fields = [rollout.observation, rollout.action, *judged]
     if not sequences:
-        fields = [field.flatten(0, 1) for field in fields]
+        fields = [_mapped(field, lambda part: part.flatten(0, 1)) for field in fields]
     sums, count = torch.zeros(5), 0
     for _ in range(settings.epochs):
         for observation, action, old, gain, target in _minibatches(
             fields, settings.minibatches, int(sequences), generator
         ):
-            log_probability, entropy, value = model.evaluate(observation, action)
+            log_probability, entropy, value = (
+                part[loss_from:] for part in model.evaluate(observation, action)
+            )
             policy_loss, value_loss, kl, clipped = loss_terms(
                 log_probability, value, old, gain, target, settings.clip
             )
@@ -179,15 +183,22 @@ def update(
 
 
 def _minibatches(
-    fields: list[Tensor], parts: int, dim: int, generator: torch.Generator
-) -> Iterator[list[Tensor]]:
+    fields: list[Any], parts: int, dim: int, generator: torch.Generator
+) -> Iterator[list[Any]]:
     """The fields' rows (along ``dim``) in random order, in ``parts`` parts of nearly equal size."""
-    rows = fields[0].shape[dim]
+    rows = fields[-1].shape[dim]
     if parts > rows:
         raise UserError(f"ppo.minibatches: expected at most {rows}, saw {parts}")
     order = torch.randperm(rows, generator=generator)
     for part in order.tensor_split(parts):
-        yield [field.index_select(dim, part) for field in fields]
+        yield [_mapped(field, lambda x, of=part: x.index_select(dim, of)) for field in fields]
+
+
+def _mapped(field: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """``function`` of a tensor, or of each one in a NamedTuple."""
+    if isinstance(field, Tensor):
+        return function(field)
+    return type(field)(*(function(part) for part in field))
 
 
 def learning_rate(settings: PpoSettings, done: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -80,6 +81,86 @@ class Bandit(nn.Module):
             torch.zeros_like(log_probability),
             self.baseline.expand_as(log_probability),
         )
+
+
+class Recall(nn.Module):
+    """Two actions; logits and value follow the mean of all that was seen so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.3, -0.7, 0.9], dtype=torch.float64))
+
+    def evaluate(self, observation, action):
+        count = torch.arange(1, len(observation.seen) + 1, dtype=torch.float64)[:, None]
+        mean = (observation.seen * observation.scale).cumsum(0) / count
+        logits = torch.stack([self.weight[0] * mean, self.weight[1] * mean], dim=-1)
+        chosen = torch.distributions.Categorical(logits=logits)
+        return chosen.log_prob(action), chosen.entropy(), self.weight[2] * mean
+
+
+class Seen(NamedTuple):
+    seen: torch.Tensor
+    scale: torch.Tensor
+
+
+def reference_losses(
+    rollout: Rollout, last: np.ndarray, weight: np.ndarray, settings: PpoSettings, begin: int
+) -> tuple[float, float, float]:
+    """Policy loss, value loss and entropy in plain loops, over steps from ``begin`` on."""
+    value, reward, ended, old, action = (
+        x.numpy() for x in (rollout.value, rollout.reward, rollout.ended,
+                            rollout.log_probability, rollout.action)
+    )  # fmt: skip
+    seen = (rollout.observation.seen * rollout.observation.scale).numpy()
+    steps, count = value.shape
+    gain = np.zeros((steps, count))
+    for n in range(count):
+        running = 0.0
+        for t in reversed(range(steps)):
+            after = last[n] if t == steps - 1 else value[t + 1, n]
+            alive = 0.0 if ended[t, n] else 1.0
+            delta = reward[t, n] + settings.gamma * after * alive - value[t, n]
+            running = delta + settings.gamma * settings.gae_lambda * alive * running
+            gain[t, n] = running
+    target, judged = gain + value, gain[begin:]
+    scaled = (judged - judged.mean()) / (judged.std(ddof=1) + 1e-8)
+    policy, critic, entropy = [], [], []
+    for t in range(begin, steps):
+        for n in range(count):
+            mean = seen[: t + 1, n].mean()
+            odds = np.exp(weight[:2] * mean)
+            share = odds / odds.sum()
+            ratio = share[action[t, n]] / math.exp(old[t, n])
+            limited = min(max(ratio, 1 - settings.clip), 1 + settings.clip)
+            policy.append(-min(ratio * scaled[t - begin, n], limited * scaled[t - begin, n]))
+            critic.append(0.5 * (weight[2] * mean - target[t, n]) ** 2)
+            entropy.append(-(share * np.log(share)).sum())
+    return tuple(float(np.mean(part)) for part in (policy, critic, entropy))
+
+
+@pytest.mark.parametrize("begin", [0, 5, 8])
+def test_losses_of_a_prefix_with_context_equal_the_reference(begin: int) -> None:
+    """Episodes end here and there, the prefix is cut and bootstrapped, early steps are context."""
+    generator = torch.Generator().manual_seed(begin)
+    steps, count, kind = 9, 4, torch.float64
+    seen, value, reward = torch.randn(3, steps, count, generator=generator, dtype=kind)
+    ended = torch.rand(steps, count, generator=generator) < 0.25
+    ended[-1, 0] = True
+    action = torch.randint(2, (steps, count), generator=generator)
+    old = torch.rand(steps, count, generator=generator, dtype=kind).mul(0.6).add(0.2).log()
+    observation = Seen(seen, torch.full_like(seen, 1.5))
+    rollout = Rollout(observation, action, old, value, reward, ended)
+    last = torch.randn(count, generator=generator, dtype=kind)
+    model, settings = Recall(), PpoSettings(gamma=0.9, gae_lambda=0.8, epochs=1, minibatches=1)
+    expected = reference_losses(
+        rollout, last.numpy(), model.weight.detach().numpy().copy(), settings, begin
+    )
+    figures = update(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), rollout, last, settings, generator,
+        sequences=True, loss_from=begin,
+    )  # fmt: skip
+    found = (figures.policy_loss, figures.value_loss, figures.entropy)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_it_finds_the_best_action() -> None:
