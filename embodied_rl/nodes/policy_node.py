@@ -6,6 +6,9 @@ thread builds the rows, infers and publishes, so that inference never delays a m
 gate let through comes back on ``command/executed``: the policy is told what it did, not what it
 asked for. In ``lockstep`` a tick waits for that of the last chunk, in ``realtime`` nothing does.
 
+A policy with a plan shows it on ``policy/plan`` (YAML). One that can be instructed is given what
+comes on ``instruction``; what it refuses is logged, stays in the diagnostics, and changes nothing.
+
 Heartbeat: stamp = last control tick dealt with, frame_id = stamp in ns of the last chunk. In
 ``lockstep`` it is sent once a tick, and the simulator's progress hangs on it; in ``realtime`` a
 steady timer sends it twice a period as long as the node is active.
@@ -34,7 +37,14 @@ from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.loop import ControlLoop
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, Reporting
+from embodied_rl.core.policy import (
+    ActionChunk,
+    EpisodeInfo,
+    Instructable,
+    Planning,
+    Policy,
+    Reporting,
+)
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.connections import Connections
@@ -53,7 +63,9 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy_node")
         self._stop, self._load = stop, load
         self._policy_name = parameter(self, "policy", "", "model name, checkpoint folder or expert")
-        self._task = parameter(self, "task", "", "task, for the scripted expert")
+        self._task = parameter(
+            self, "task", "", "task of the scripted expert; of tgpo a stored task or a task file"
+        )
         self._embodiment_path = parameter(self, "embodiment", "", "embodiment file of the robot")
         mode = parameter(self, "mode", "realtime", "clock mode", ("realtime", "lockstep"))
         self._lockstep = mode == "lockstep"
@@ -80,7 +92,7 @@ class PolicyNode(LifecycleNode):
         self._ticks = self._chunks = self._misses = self._skipped = self._unconfirmed = 0
         self._last_arrival_s = 0.0
         self._last_tick_ns = self._last_chunk_ns = 0
-        self._error = ""
+        self._error = self._refused = ""
 
     # Lifecycle
 
@@ -105,6 +117,9 @@ class PolicyNode(LifecycleNode):
         self._input = StreamInput(self, self.embodiment, policy.spec.streams, self._on_sample)
         self._chunk_publisher = self.create_publisher(JointTrajectory, "policy/chunk", qos.COMMANDS)
         self._beat_publisher = self.create_publisher(Header, "policy/heartbeat", qos.COMMANDS)
+        self._plan_publisher = None
+        if isinstance(policy, Planning):
+            self._plan_publisher = self.create_publisher(String, "policy/plan", qos.LATCHED)
         self._parts = [
             self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
             self.create_subscription(String, "instruction", self._on_instruction, qos.LATCHED),
@@ -171,8 +186,9 @@ class PolicyNode(LifecycleNode):
             self.destroy_subscription(part)
         for service in self._service_handles:
             self.destroy_service(service)
-        for publisher in (self._chunk_publisher, self._beat_publisher):
-            self.destroy_publisher(publisher)
+        for publisher in (self._chunk_publisher, self._beat_publisher, self._plan_publisher):
+            if publisher is not None:
+                self.destroy_publisher(publisher)
         if not self._lockstep:
             self.destroy_timer(self._beat_timer)
         self._loop = None
@@ -191,9 +207,28 @@ class PolicyNode(LifecycleNode):
         assert self._loop is not None
         self._clear_figures()
         self._loop.reset(info)
+        self._instruct(info.instruction)
 
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data
+        with self._lock:
+            if self._active:
+                self._instruct(message.data)
+
+    def _instruct(self, text: str) -> None:
+        """Tell a policy that takes instructions; what it refuses changes nothing."""
+        if self._loop is None or not text.strip():
+            return
+        policy = self._loop.policy
+        if not isinstance(policy, Instructable):
+            return
+        try:
+            policy.instruct(text)
+            self._refused = ""
+        except UserError as error:
+            self._refused = f"instruction refused: {error}"
+            self.get_logger().error(self._refused)
+            self._diagnostics.publish()
 
     def _on_episode(self, message: String) -> None:
         try:
@@ -285,6 +320,8 @@ class PolicyNode(LifecycleNode):
                     self._send(chunk)
                 if self._lockstep:
                     self._beat()
+                if chunk is not None:
+                    self._show_plan(loop.policy)
 
     def _is_due(self, loop: ControlLoop) -> bool:
         """All that the tick needs has come, or it has waited for the late ones long enough.
@@ -327,6 +364,12 @@ class PolicyNode(LifecycleNode):
         self._chunks += 1
         self._last_chunk_ns = chunk.stamp_ns
         self.latency.add((time.perf_counter() - self._last_arrival_s) * 1e3)
+
+    def _show_plan(self, policy: Policy) -> None:
+        plan = policy.plan() if isinstance(policy, Planning) else None
+        if plan is not None and self._plan_publisher is not None:
+            text = yaml.safe_dump(plan, sort_keys=False, default_flow_style=None)
+            self._plan_publisher.publish(String(data=text))
 
     def _beat(self) -> None:
         message = Header(frame_id=str(self._last_chunk_ns))
@@ -410,6 +453,8 @@ class PolicyNode(LifecycleNode):
         if self._error or slow:
             line = self._error or self._input.meters[slow[0]].last_refusal
             return diagnostics.ERROR, line, figures
+        if self._refused:
+            return diagnostics.WARN, self._refused, figures
         if self._misses or self._skipped:
             return diagnostics.WARN, f"{self._misses} deadlines missed", figures
         return diagnostics.OK, "active", figures
