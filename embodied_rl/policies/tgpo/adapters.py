@@ -23,6 +23,9 @@ class Adapter(Protocol):
 
     streams: tuple[str, ...]  # keys of the embodiment that say the state
 
+    def reset(self) -> None:
+        """An episode begins, or goes on from a memory: what was sent before is not in force."""
+
     def state(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """The twin's state ``(n,)`` from one row of the streams."""
 
@@ -76,6 +79,9 @@ class UnicycleBase:
         self._ticks = whole_ticks(embodiment, dt_s)
         self._period_s = embodiment.period_ns / 1e9
 
+    def reset(self) -> None:
+        pass
+
     def state(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """(x, y, heading, forward speed)."""
         x, y = values["base_position"][:2]
@@ -95,8 +101,69 @@ class UnicycleBase:
         pass
 
 
+class JointTargets:
+    """An arm with joint position targets and a gripper, as the twin ``arm``.
+
+    Servos trail their targets. A step added to where the joints *are* would therefore be a short
+    one; it is added to the target in force, as long as the joints follow that. The network sees the
+    measured joints all the same. The gripper stays as it is found.
+    """
+
+    streams = ("arm_position", "gripper_position")
+    most_lead_rad = 0.15  # between target and joint: three steps of the twin
+
+    def __init__(self, embodiment: Embodiment, dt_s: float):
+        arm, gripper = (embodiment.require(self.streams)[key].joints for key in self.streams)
+        check_actions(embodiment, "arm", (*arm, *gripper))
+        self._ticks = whole_ticks(embodiment, dt_s)
+        self._arm = len(arm)
+        self._lower, self._upper, _ = embodiment.limits()
+        self.reset()
+
+    def reset(self) -> None:
+        self._gripper: np.ndarray | None = None
+        self._sent: np.ndarray | None = None  # (n,) newest target in force
+
+    def state(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Joint angles, in rad."""
+        if self._gripper is None:
+            self._gripper = np.array(values["gripper_position"], dtype=np.float64)
+        return np.array(values["arm_position"], dtype=np.float64)
+
+    def targets(self, now: np.ndarray, after: np.ndarray) -> np.ndarray:
+        begin = self._begin(now)
+        end = np.clip(begin + after - now, now - self.most_lead_rad, now + self.most_lead_rad)
+        return self._rows(begin, end)
+
+    def rest(self, now: np.ndarray) -> np.ndarray:
+        begin = self._begin(now)
+        return self._rows(begin, begin)
+
+    def _begin(self, now: np.ndarray) -> np.ndarray:
+        """Where a step begins: the target in force, kept near the joints."""
+        sent = now if self._sent is None else self._sent
+        return np.clip(sent, now - self.most_lead_rad, now + self.most_lead_rad)
+
+    def _rows(self, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """``(ticks, A)``: the arm evenly from one place to the other, the gripper still."""
+        if self._gripper is None:
+            raise RuntimeError("JointTargets.state() must come before the first targets")
+        shares = np.arange(1, self._ticks + 1)[:, None] / self._ticks
+        arm = begin + (end - begin) * shares
+        rows = np.hstack([arm, np.tile(self._gripper, (self._ticks, 1))])
+        rows = np.clip(rows, self._lower, self._upper)
+        self._sent = rows[-1, : self._arm]  # until it is known what the limits let through
+        return rows
+
+    def executed(self, chunk: ActionChunk) -> None:
+        self._sent = chunk.values[-1, : self._arm].astype(np.float64)
+
+
 # name of the dynamics -> how a robot of that kind is driven
-ADAPTERS: dict[str, Callable[[Embodiment, float], Adapter]] = {"unicycle": UnicycleBase}
+ADAPTERS: dict[str, Callable[[Embodiment, float], Adapter]] = {
+    "unicycle": UnicycleBase,
+    "arm": JointTargets,
+}
 
 
 def make_adapter(dynamics: str, dt_s: float, embodiment: Embodiment) -> Adapter:

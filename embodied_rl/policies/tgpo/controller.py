@@ -90,6 +90,7 @@ class TgpoController:
         self._forget(episode.seed)
 
     def _forget(self, seed: int) -> None:
+        self._adapter.reset()
         self._seed, self._instructed, self._told = seed, 0, ""
         self._pursuit = self._pursuit_of(self._own, seed)
         self._next: Pursuit | None = None  # of an instruction, until the next act
