@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,3 +78,10 @@ def as_mapping(settings: Any) -> dict[str, Any]:
     """A dataclass as plain YAML data; `read_dataclass` reads it back."""
     data = dataclasses.asdict(settings)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}
+
+
+def run_fingerprint(run: Any) -> str:
+    """Names the settings of a run, a dataclass of a `name` and of parts that are dataclasses: it
+    may be resumed only with the same ones."""
+    parts = [as_mapping(part) for key, part in vars(run).items() if key != "name"]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -7,9 +7,6 @@ nothing to bootstrap at the end: the horizon is finite and the clock is observed
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,17 +24,12 @@ from embodied_rl.policies.tgpo.runtime import make_model
 from embodied_rl.sim.dynamics.registry import make_dynamics
 from embodied_rl.sim.stl_tasks.generate import FAMILIES, generate
 from embodied_rl.sim.stl_tasks.task import StlTask, load_task
-from embodied_rl.training.config import as_mapping
+from embodied_rl.training.config import as_mapping, run_fingerprint
+from embodied_rl.training.iterations import run_iterations
 from embodied_rl.training.ppo import Rollout, learning_rate, update
 from embodied_rl.training.publish import publish
-from embodied_rl.training.state import forget_state, has_state, load_state, save_state
-from embodied_rl.training.supervised import (
-    FitResult,
-    TrainState,
-    progress_bar,
-    step_seed,
-    stop_on_interrupt,
-)
+from embodied_rl.training.state import TrainState
+from embodied_rl.training.supervised import FitResult, step_seed
 
 
 def training_tasks(run: TgpoRun) -> list[StlTask]:
@@ -135,12 +127,6 @@ class Collector:
         return rollout, figures
 
 
-def fingerprint(run: TgpoRun) -> str:
-    """Names the settings: a run may be resumed only with the same ones."""
-    text = json.dumps([as_mapping(part) for part in vars(run).values() if part is not run.name])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def train_tgpo(
     run: TgpoRun, *, out: Path, work: Path, resume: bool = False, quiet: bool = False
 ) -> FitResult:
@@ -163,39 +149,26 @@ def train_tgpo(
     state = TrainState(model, optimizer, None)
     collector = Collector(run, model)
     total = -(-settings.transitions // collector.transitions)
-    if not resume:
-        forget_state(work)
-    elif has_state(work):
-        load_state(work, state, fingerprint(run))
-    work.mkdir(parents=True, exist_ok=True)
-    began, first, figures = time.monotonic(), state.step, None
-    with (
-        stop_on_interrupt() as stop,
-        (work / "log.jsonl").open("a" if resume else "w", encoding="utf-8") as log,
-        progress_bar(quiet) as bar,
-    ):
-        shown = bar.add_task(run.name, total=total, completed=state.step, loss="")
-        while state.step < total and not stop.is_set():
-            record, figures = _iterate(run, collector, state, total)
-            record["wall_s"] = time.monotonic() - began
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            if state.step % settings.save_every == 0:
-                save_state(work, state, fingerprint(run))
-            text = f"return {figures.reward:.2f}, success {figures.success:.3f}"
-            bar.update(shown, completed=state.step, loss=text)
-        if state.step > first or not resume:
-            save_state(work, state, fingerprint(run))
-    finished, wall_s = state.step >= total, time.monotonic() - began
-    if finished:
-        _publish(run, model, collector, out, state.step, wall_s)
-    return FitResult(state.step, total, finished, float("nan"), None, wall_s, "training")
+    result = run_iterations(
+        run.name,
+        state,
+        total,
+        lambda state: _iterate(run, collector, state, total),
+        work=work,
+        fingerprint=run_fingerprint(run),
+        save_every=settings.save_every,
+        resume=resume,
+        quiet=quiet,
+    )
+    if result.finished:
+        _publish(run, model, collector, out, state.step, result.wall_s)
+    return result
 
 
 def _iterate(
     run: TgpoRun, collector: Collector, state: TrainState, total: int
-) -> tuple[dict[str, Any], EpisodeFigures]:
-    """Collects and learns once; the record for the log."""
+) -> tuple[dict[str, Any], str]:
+    """Collects and learns once; the record for the log, and a line of text."""
     iteration = state.step
     generator = torch.Generator().manual_seed(step_seed(run.training.seed, iteration))
     rollout, figures = collector.collect(iteration, generator)
@@ -205,7 +178,8 @@ def _iterate(
     learned = update(state.model, state.optimizer, rollout, last_value, run.ppo, generator)
     state.step += 1
     record = {"iteration": state.step, "transitions": state.step * collector.transitions}
-    return {**record, **vars(figures), **vars(learned)}, figures
+    text = f"return {figures.reward:.2f}, success {figures.success:.3f}"
+    return {**record, **vars(figures), **vars(learned)}, text
 
 
 def _publish(

@@ -23,6 +23,7 @@ from embodied_rl.policies.tgpo.groundings import Groundings
 from embodied_rl.policies.tgpo.runtime import RunSettings, load_tgpo
 from embodied_rl.policies.tgpo.train import train_tgpo
 from embodied_rl.sim.stl_tasks.task import load_task, write_task
+from embodied_rl.training import iterations
 from embodied_rl.training.statistics import wilson_interval
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -72,7 +73,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
             self.left -= 1
             return self.left < 0
 
-    monkeypatch.setattr(train, "stop_on_interrupt", lambda: Stop(2))
+    monkeypatch.setattr(iterations, "stop_on_interrupt", lambda: Stop(2))
     assert fit(run, tmp_path, "parts") == {}
     monkeypatch.undo()
     parts = fit(run, tmp_path, "parts", resume=True)

@@ -1,0 +1,74 @@
+"""The loop around iterations of reinforcement learning: resumable, logged, stopped by Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from embodied_rl.training.state import (
+    TrainState,
+    forget_state,
+    has_state,
+    load_state,
+    save_state,
+)
+from embodied_rl.training.supervised import FitResult, progress_bar, stop_on_interrupt
+
+LOG = "log.jsonl"
+
+
+def run_iterations(
+    name: str,
+    state: TrainState,
+    total: int,
+    iterate: Callable[[TrainState], tuple[dict[str, Any], str]],
+    *,
+    work: Path,
+    fingerprint: str,
+    save_every: int,
+    resume: bool,
+    quiet: bool,
+) -> FitResult:
+    """Calls ``iterate`` until ``state.step``, which it raises by one, is ``total``.
+
+    A run that was interrupted and resumed ends in the same weights if what iteration k draws
+    follows from the run's seed and k alone.
+
+    Args:
+        name: shown beside the progress bar.
+        iterate: learns once; returns a record for the log and a line for the progress bar.
+        work: folder of the resumable state and the log.
+        fingerprint: names the settings; a state of others is not resumed.
+        save_every: iterations between two savings.
+        resume: go on from the state that an interrupted run left in ``work``.
+
+    Raises:
+        UserError: a state of other settings.
+    """
+    if not resume:
+        forget_state(work)
+    elif has_state(work):
+        load_state(work, state, fingerprint)
+    work.mkdir(parents=True, exist_ok=True)
+    began, first = time.monotonic(), state.step
+    with (
+        stop_on_interrupt() as stop,
+        (work / LOG).open("a" if resume else "w", encoding="utf-8") as log,
+        progress_bar(quiet) as bar,
+    ):
+        shown = bar.add_task(name, total=total, completed=state.step, loss="")
+        while state.step < total and not stop.is_set():
+            record, text = iterate(state)
+            record["wall_s"] = time.monotonic() - began
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+            if state.step % save_every == 0:
+                save_state(work, state, fingerprint)
+            bar.update(shown, completed=state.step, loss=text)
+        if state.step > first or not resume:
+            save_state(work, state, fingerprint)
+    wall_s = time.monotonic() - began
+    return FitResult(state.step, total, state.step >= total, float("nan"), None, wall_s)
