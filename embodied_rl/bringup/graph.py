@@ -21,15 +21,22 @@ from pathlib import Path
 
 from embodied_rl.bringup.arguments import Argument, Value, parse, suggestion
 from embodied_rl.bringup.environment import defaults, models, share_file
+from embodied_rl.bringup.names import (
+    CAMERAS,
+    DEFAULT_SPEC,
+    DEFAULT_TASK,
+    EXPERT,
+    TASKS,
+    TGPO,
+    WORLD_EMBODIMENT,
+    cameras_of,
+    find_policy,
+    find_spec,
+    is_tgpo,
+    sim_task,
+)
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-
-# World -> embodiment file and tasks; a test holds this table against the simulator's own registry,
-# which is not imported here because that would load MuJoCo to print a help text.
-WORLD_EMBODIMENT = {"tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml"}
-TASKS = ("count_pushes", "pick_place", "replace_object", "return_home")
-CAMERAS = ("fixed", "wrist")
-EXPERT = "expert"
 
 
 class Role(enum.Enum):
@@ -101,7 +108,18 @@ def kind_of(name: str) -> GraphKind:
 
 # --- arguments -----------------------------------------------------------------------------------
 
-_POLICY = Argument("policy", EXPERT, "expert, a model of models/, or a checkpoint folder")
+_TGPO_RULE = "tgpo stands for the shipped model tgpo_<robot> of the robot's kind"
+_POLICY = Argument(
+    "policy",
+    "",
+    f"expert, a model of models/, or a checkpoint folder; {_TGPO_RULE}; empty: expert, and tgpo in "
+    "the arena",
+)
+_SPEC = Argument(
+    "spec",
+    "",
+    "task in temporal logic: a name in sim_worlds/arena or sim_worlds/stl_tasks, or a task file",
+)
 _SAMPLES = Argument(
     "samples",
     "",
@@ -136,14 +154,24 @@ _EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot"
 
 SIM_ARGUMENTS = (
     Argument("world", "tabletop", "world", choices=tuple(WORLD_EMBODIMENT)),
-    Argument("task", "replace_object", "task", choices=TASKS),
+    Argument(
+        "task", "", f"task of the tabletop; empty: {DEFAULT_TASK}", choices=TASKS, optional=True
+    ),
+    _SPEC,
     _POLICY,
     _SAMPLES,
     _DEVICE,
     Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
     Argument("episodes", "0", "episodes to run; 0 means until Ctrl-C", "int", minimum=0),
     Argument("seed", "0", "seed of the first episode", "int", minimum=0),
-    Argument("cameras", "fixed,wrist", "cameras to render, or none", choices=CAMERAS, several=True),
+    Argument(
+        "cameras",
+        "",
+        "cameras to render, or none; empty: all of the world",
+        choices=tuple(name for names in CAMERAS.values() for name in names),
+        several=True,
+        optional=True,
+    ),
     Argument("visuals", "primitives", "what the cameras see", choices=("primitives", "mesh")),
     _RECORD,
     _OUT,
@@ -157,10 +185,11 @@ SIM_ARGUMENTS = (
 )
 ROBOT_ARGUMENTS = (
     _EMBODIMENT,
-    Argument("policy", None, "a model of models/, or a checkpoint folder"),
+    Argument("policy", None, f"a model of models/, or a checkpoint folder; {_TGPO_RULE}"),
     _SAMPLES,
     _DEVICE,
     Argument("task", "", "name of the task, told to the policy"),
+    _SPEC,
     _INSTRUCTION,
     _RECORD,
     _OUT,
@@ -183,14 +212,20 @@ RECORD_ARGUMENTS = (
 
 
 def _sim(values: dict[str, Value]) -> Graph:
-    out = _out_folder(values)
-    embodiment = str(values["embodiment"] or share_file(WORLD_EMBODIMENT[str(values["world"])]))
-    _check_embodiment(embodiment)
+    out, world = _out_folder(values), str(values["world"])
+    embodiment = str(values["embodiment"] or share_file(WORLD_EMBODIMENT[world]))
+    robot = _load_embodiment(embodiment)
+    values = values | {
+        "task": sim_task(world, str(values["task"]), str(values["spec"])),
+        "cameras": cameras_of(world, str(values["cameras"])),
+        "policy": values["policy"] or (TGPO if world in DEFAULT_SPEC else EXPERT),
+    }
     mode, record, episodes = values["mode"], values["record"], values["episodes"]
     timed: dict[str, Value] = {"use_sim_time": True}
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
-    policy = _policy(values, out)
+    policy = _policy(values, out, robot)
+    pictures = is_tgpo(policy)
     remap = _clock_remap(values)
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
@@ -212,13 +247,22 @@ def _sim(values: dict[str, Value]) -> Graph:
     ]
     if record:
         nodes.append(_recorder(embodiment, out, "", 1, timed, remap))
+    if pictures:
+        nodes.append(_plan_view(embodiment, out, 1, timed, remap))
     nodes += [
         _activation(1, timed, remap),
         NodeSpec(
             "episode_node",
             "episode_node",
             2,
-            {"episodes": episodes, "mode": mode, "record": record, "out": str(out)} | timed,
+            {
+                "episodes": episodes,
+                "mode": mode,
+                "record": record,
+                "pictures": pictures,
+                "out": str(out),
+            }
+            | timed,
             remap,
             role=Role.CONDUCTOR,
             foreground=True,
@@ -236,7 +280,11 @@ def _sim(values: dict[str, Value]) -> Graph:
 
 def _robot(values: dict[str, Value]) -> Graph:
     out, embodiment = _out_folder(values), str(values["embodiment"])
-    _check_embodiment(embodiment)
+    robot = _load_embodiment(embodiment)
+    if values["spec"]:
+        if values["task"]:
+            raise UserError("task, spec: expected one of them, saw both: a spec is the task")
+        values = values | {"task": find_spec(str(values["spec"]))}
     if values["instruction"] and not values["record"]:
         raise UserError(
             "instruction:=... is written by the recorder: add record:=true, "
@@ -245,7 +293,7 @@ def _robot(values: dict[str, Value]) -> Graph:
     simulated = bool(values["use_sim_time"])
     timed: dict[str, Value] = {"use_sim_time": simulated}
     common = {"embodiment": embodiment, "mode": "realtime"} | timed
-    policy = _policy(values, out)
+    policy = _policy(values, out, robot)
     if policy["policy"] == EXPERT:
         known = ", ".join(models()) or "a folder made by embodied_rl train"
         raise UserError(
@@ -260,6 +308,8 @@ def _robot(values: dict[str, Value]) -> Graph:
     ]
     if values["record"]:
         nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
+    if is_tgpo(policy):
+        nodes.append(_plan_view(embodiment, out, 1, timed, remap))
     nodes.append(_activation(1, timed, remap))
     return Graph(
         "robot",
@@ -273,7 +323,7 @@ def _robot(values: dict[str, Value]) -> Graph:
 
 def _record(values: dict[str, Value]) -> Graph:
     out, embodiment = _out_folder(values), str(values["embodiment"])
-    _check_embodiment(embodiment)
+    _load_embodiment(embodiment)
     timed: dict[str, Value] = {"use_sim_time": bool(values["use_sim_time"])}
     remap = _clock_remap(values)
     gates = [_clock_gate(remap)] if values["use_sim_time"] else []
@@ -287,9 +337,9 @@ def _record(values: dict[str, Value]) -> Graph:
     )
 
 
-def _policy(values: dict[str, Value], out: Path) -> dict[str, Value]:
+def _policy(values: dict[str, Value], out: Path, robot: Embodiment) -> dict[str, Value]:
     """Parameters of the policy node that say which policy, and how it is run."""
-    policy = {"policy": find_policy(str(values["policy"])), "task": values["task"]}
+    policy = {"policy": find_policy(str(values["policy"]), robot), "task": values["task"]}
     policy["device"] = values["device"]
     # Robots side by side must not write over each other's memory.
     policy["memory_path"] = values["memory"] or str(out / "policy_memory.safetensors")
@@ -340,32 +390,22 @@ def _out_folder(values: dict[str, Value]) -> Path:
     return Path(str(values["out"]).replace("<timestamp>", datetime.now().strftime("%Y%m%d-%H%M%S")))
 
 
-def _check_embodiment(path: str) -> None:
+def _plan_view(
+    embodiment: str,
+    out: Path,
+    stage: int,
+    timed: dict[str, Value],
+    remap: tuple[tuple[str, str], ...],
+) -> NodeSpec:
+    parameters: dict[str, Value] = {"embodiment": embodiment, "out": str(out)} | timed
+    return NodeSpec("plan_view_node", "plan_view_node", stage, parameters, remap)
+
+
+def _load_embodiment(path: str) -> Embodiment:
     """A file with a mistake is refused here, not by the first of several nodes."""
     if not Path(path).is_file():
         raise UserError(f"embodiment:={path}: no such file")
-    Embodiment.load(path)
-
-
-def find_policy(text: str) -> str:
-    """Returns ``expert`` or the absolute folder of a checkpoint, given by name or by path.
-
-    Raises:
-        UserError: neither a shipped model nor a folder with a config.yaml; names the valid models.
-    """
-    if text == EXPERT:
-        return EXPERT
-    shipped = models()
-    if text in shipped:
-        return str(shipped[text])
-    folder = Path(text).expanduser().absolute()
-    if text and (folder / "config.yaml").is_file():
-        return str(folder)
-    names = [EXPERT, *shipped]
-    raise UserError(
-        f"policy:={text}: no such model{suggestion(text, names)}; there are {', '.join(names)}, "
-        "or give a folder that holds config.yaml and weights.safetensors"
-    )
+    return Embodiment.load(path)
 
 
 GRAPHS = {

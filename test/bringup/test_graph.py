@@ -66,7 +66,40 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
     assert [n.parameters["samples"] for n in four.nodes if n.name == "policy_node"] == [4]
     assert told["command_gate_node"] == {"embodiment", "mode"}
     assert told["recorder_node"] == {"embodiment", "out", "instruction"}
-    assert told["episode_node"] == {"episodes", "mode", "record", "out"}
+    assert told["episode_node"] == {"episodes", "mode", "record", "pictures", "out"}
+
+
+def test_a_specification_is_the_task_of_simulator_and_policy(tmp_path):
+    arena = {"world": "arena", "spec": "unicycle_02", "out": str(tmp_path)}
+    built = build("sim", arena)
+    by_name = {node.name: node for node in built.nodes}
+    spec = str(environment.share_file("sim_worlds/stl_tasks/unicycle_02.yaml"))
+    assert by_name["sim_node"].parameters["task"] == spec
+    assert by_name["sim_node"].parameters["cameras"] == "overhead"
+    assert by_name["policy_node"].parameters["task"] == spec
+    assert by_name["policy_node"].parameters["policy"].endswith("models/tgpo_unicycle")
+    view = by_name["plan_view_node"]
+    assert view.stage == 1 and view.parameters["out"] == str(tmp_path)
+    assert by_name["episode_node"].parameters["pictures"] is True
+    own = tmp_path / "own.yaml"
+    own.write_text(Path(spec).read_text())
+    built = build("sim", arena | {"spec": str(own), "policy": "tgpo", "cameras": "none"})
+    assert built.nodes[0].parameters["task"] == str(own)
+    assert built.nodes[0].parameters["cameras"] == "none"
+    embodiment = str(environment.share_file(graph.WORLD_EMBODIMENT["arena"]))
+    robot = {"embodiment": embodiment, "policy": "tgpo", "spec": str(own)}
+    by_name = {node.name: node for node in build("robot", robot).nodes}
+    assert by_name["policy_node"].parameters["task"] == str(own)
+    assert by_name["policy_node"].parameters["policy"].endswith("models/tgpo_unicycle")
+    assert "plan_view_node" in by_name
+
+
+def test_other_policies_have_no_plan_to_show(robot_file, checkpoint):
+    sim = build("sim", {"policy": checkpoint})
+    robot = build("robot", {"embodiment": robot_file, "policy": checkpoint})
+    assert all(node.name != "plan_view_node" for node in (*sim.nodes, *robot.nodes))
+    assert sim.nodes[0].parameters["task"] == "replace_object"
+    assert sim.nodes[0].parameters["cameras"] == "fixed,wrist"
 
 
 def test_a_namespace_gets_a_clock_of_its_own():
@@ -142,7 +175,12 @@ def test_record_is_the_recorder_alone(robot_file):
     [
         ("simulator", {}, "unknown graph 'simulator'"),
         ("sim", {"task": "replace"}, "expected one of count_pushes, pick_place"),
-        ("sim", {"world": "kitchen"}, "expected one of tabletop"),
+        ("sim", {"world": "kitchen"}, "expected one of tabletop, arena"),
+        ("sim", {"world": "arena", "task": "return_home"}, "world arena takes spec:=..."),
+        ("sim", {"spec": "unicycle_02"}, "world tabletop takes task:=...; with a spec: arena"),
+        ("sim", {"world": "arena", "spec": "unicycle_2"}, "(did you mean unicycle_02?)"),
+        ("sim", {"world": "arena", "spec": "/nowhere.yaml"}, "spec:=/nowhere.yaml: no such file"),
+        ("sim", {"world": "arena", "cameras": "wrist"}, "world arena has overhead"),
         ("sim", {"samples": "0"}, "samples:=0: expected a whole number of at least 1"),
         ("sim", {"clock": "my clock"}, "clock:=my clock: expected a ROS topic"),
         ("sim", {"policy": "exprt"}, "no such model (did you mean expert?)"),
@@ -162,6 +200,20 @@ def test_a_mistake_in_the_embodiment_file_is_named_before_anything_starts(tmp_pa
     path.write_text(Path(robot_file).read_text().replace("rate_hz: 50", "rate_hz: fast", 1))
     with pytest.raises(UserError, match=r"arm\.yaml: streams\.arm_position\.rate_hz: expected"):
         build("record", {"embodiment": str(path)})
+
+
+def test_tgpo_stands_for_the_model_of_the_robots_kind(robot_file, monkeypatch, tmp_path):
+    arena = Embodiment.load(environment.share_file(graph.WORLD_EMBODIMENT["arena"]))
+    assert graph.find_policy("tgpo", arena).endswith("models/tgpo_unicycle")
+    spec = {"spec": "unicycle_02"}
+    with pytest.raises(UserError, match="task, spec: expected one of them"):
+        build("robot", {"embodiment": robot_file, "policy": "tgpo", "task": "x"} | spec)
+    text = arena.text.replace("[linear_x, angular_z]", "[linear_x, linear_y]")
+    with pytest.raises(UserError, match="driven as none of"):
+        graph.find_policy("tgpo", Embodiment.parse(text, "other.yaml"))
+    monkeypatch.setattr(environment, "share_folders", lambda: [tmp_path])
+    with pytest.raises(UserError, match="expected a shipped model tgpo_unicycle, saw none"):
+        graph.find_policy("tgpo", arena)
 
 
 def test_a_robot_has_no_expert_and_no_silent_instruction(robot_file, checkpoint):
@@ -188,11 +240,11 @@ def test_policies_by_name_and_by_folder(checkpoint, monkeypatch, tmp_path):
 def test_the_tables_here_are_the_simulators(robot_file):
     """The names are repeated in the graph so that a help text does not load MuJoCo."""
     registry = pytest.importorskip("embodied_rl.sim.registry")
-    assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS)
+    assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(graph.CAMERAS)
     assert set(graph.TASKS) == set(registry.TASKS)
     for name, world in registry.WORLDS.items():
         assert graph.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
-        assert set(graph.CAMERAS) == set(world.cameras)
+        assert set(graph.CAMERAS[name]) == set(world.cameras)
 
 
 def test_the_profile_is_set_unless_the_user_has_one(monkeypatch):

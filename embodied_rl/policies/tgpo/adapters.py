@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
 
@@ -77,7 +77,7 @@ class UnicycleBase:
         embodiment.require(self.streams)
         check_actions(embodiment, "unicycle", self.actions)
         self._ticks = whole_ticks(embodiment, dt_s)
-        self._period_s = embodiment.period_ns / 1e9
+        self._period_s = embodiment.period_ns / NANOSECONDS
 
     def reset(self) -> None:
         pass
@@ -178,3 +178,21 @@ def make_adapter(dynamics: str, dt_s: float, embodiment: Embodiment) -> Adapter:
             f"{sorted(ADAPTERS)} run on robots, the others in their dynamics only"
         )
     return ADAPTERS[dynamics](embodiment, dt_s)
+
+
+def twin_of(embodiment: Embodiment) -> str:
+    """Name of the dynamics that a robot is driven as.
+
+    Raises:
+        UserError: of none that we know; names them.
+    """
+    for name, make in ADAPTERS.items():
+        try:
+            make(embodiment, embodiment.period_ns / NANOSECONDS)
+        except UserError:
+            continue
+        return name
+    raise UserError(
+        f"{embodiment.origin}: '{embodiment.name}' is driven as none of {sorted(ADAPTERS)}: its "
+        "streams or commands are other ones"
+    )

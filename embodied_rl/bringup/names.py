@@ -1,0 +1,111 @@
+"""What the names of a launch stand for: worlds, tasks, cameras, specifications and policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embodied_rl.bringup.arguments import Value, suggestion
+from embodied_rl.bringup.environment import models, share_folders
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.schema import load_yaml_mapping
+from embodied_rl.policies.tgpo.adapters import twin_of
+
+# World -> embodiment file, cameras and tasks; a test holds these tables against the simulator's own
+# registry, which is not imported here because that would load MuJoCo to print a help text.
+WORLD_EMBODIMENT = {
+    "tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml",
+    "arena": "sim_worlds/arena/diff_drive.yaml",
+}
+CAMERAS = {"tabletop": ("fixed", "wrist"), "arena": ("overhead",)}
+TASKS = ("count_pushes", "pick_place", "replace_object", "return_home")
+DEFAULT_TASK = "replace_object"
+# World whose tasks are specifications in temporal logic -> the one that it takes by itself
+DEFAULT_SPEC = {"arena": "patrol_two_goals"}
+SPEC_FOLDERS = ("sim_worlds/arena", "sim_worlds/stl_tasks")
+EXPERT = "expert"
+TGPO = "tgpo"
+
+
+def sim_task(world: str, task: str, spec: str) -> str:
+    """The simulator's task: the name of one, or the file of a specification."""
+    if world in DEFAULT_SPEC:
+        if task:
+            raise UserError(f"task:={task}: world {world} takes spec:=..., saw a task of another")
+        return find_spec(spec or DEFAULT_SPEC[world])
+    if spec:
+        able = ", ".join(DEFAULT_SPEC)
+        raise UserError(f"spec:={spec}: world {world} takes task:=...; with a spec: {able}")
+    return task or DEFAULT_TASK
+
+
+def cameras_of(world: str, cameras: str) -> str:
+    """All of the world's cameras, those asked for, or none."""
+    valid = CAMERAS[world]
+    if cameras in ("", "none"):
+        return cameras or ",".join(valid)
+    for name in cameras.split(","):
+        if name not in valid:
+            raise UserError(f"cameras:={name}: world {world} has {', '.join(valid)}")
+    return cameras
+
+
+def find_spec(text: str) -> str:
+    """Returns the absolute path of a task file, given by path or by the name of a shipped one.
+
+    Raises:
+        UserError: neither; names the shipped ones.
+    """
+    path = Path(text).expanduser().absolute()
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return str(path)
+        raise UserError(f"spec:={text}: no such file")
+    shipped: dict[str, Path] = {}
+    for root in share_folders():
+        for folder in SPEC_FOLDERS:
+            for file in sorted((root / folder).glob("*.yaml")):
+                if "formula" in load_yaml_mapping(file):  # the robot's file lies there too
+                    shipped.setdefault(file.stem, file)
+    if text not in shipped:
+        raise UserError(
+            f"spec:={text}: no such specification{suggestion(text, shipped)}; there are "
+            f"{', '.join(sorted(shipped))}, or give the file of one"
+        )
+    return str(shipped[text])
+
+
+def find_policy(text: str, robot: Embodiment | None = None) -> str:
+    """Returns ``expert`` or the absolute folder of a checkpoint, given by name or by path.
+
+    ``tgpo`` stands for the shipped model of the dynamics that ``robot`` is driven as.
+
+    Raises:
+        UserError: neither a shipped model nor a folder with a config.yaml; names the valid models.
+    """
+    if text == EXPERT:
+        return EXPERT
+    shipped = models()
+    if text == TGPO and robot is not None:
+        twin = twin_of(robot)
+        text = f"{TGPO}_{twin}"
+        if text not in shipped:
+            raise UserError(f"policy:=tgpo: expected a shipped model {text}, saw none; train one")
+    if text in shipped:
+        return str(shipped[text])
+    folder = Path(text).expanduser().absolute()
+    if text and (folder / "config.yaml").is_file():
+        return str(folder)
+    names = [EXPERT, *shipped]
+    raise UserError(
+        f"policy:={text}: no such model{suggestion(text, names)}; there are {', '.join(names)}, "
+        "or give a folder that holds config.yaml and weights.safetensors"
+    )
+
+
+def is_tgpo(policy: dict[str, Value]) -> bool:
+    """Whether it is a policy with a plan over regions, of which pictures can be made."""
+    folder = str(policy["policy"])
+    if folder == EXPERT:
+        return False
+    return load_yaml_mapping(Path(folder) / "config.yaml").get("policy") == TGPO
