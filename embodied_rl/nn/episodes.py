@@ -1,0 +1,64 @@
+"""Where a step stands in a sequence of episodes, and how a network is told.
+
+Within an episode a step has a learned position, added to its token; the episode's own index turns
+queries and keys by an angle (rotary embedding, arXiv 2104.09864), so attention knows how many
+episodes ago something happened and nothing else about when (arXiv 2410.02751, section 3).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from embodied_rl.core.errors import UserError
+
+ROTARY_BASE = 1e4
+
+
+class EpisodePositions(nn.Module):
+    """A learned vector for each step of an episode of at most ``horizon`` steps."""
+
+    def __init__(self, horizon: int, width: int) -> None:
+        super().__init__()
+        self.horizon = horizon
+        self.table = nn.Embedding(horizon, width)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, position: Tensor) -> Tensor:
+        """``(...)`` int64 -> ``(..., width)``.
+
+        Raises:
+            UserError: an episode is longer than the table.
+        """
+        longest = int(position.max()) + 1
+        if longest > self.horizon:
+            raise UserError(
+                f"episode: expected at most {self.horizon} steps (the model's position table), "
+                f"saw step {longest}; begin a new episode in time"
+            )
+        return self.table(position)
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles of B sequences: ``(B, 1, n, Dh / 2)`` each."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(index: Tensor, head_dim: int, dtype: torch.dtype = torch.float32) -> Rotation:
+    """Angles of whole numbers ``(B, n)``, for heads of ``head_dim`` (even) dimensions.
+
+    Computed in double precision: an index of 10^5 would leave single precision two digits.
+    """
+    half = torch.arange(0, head_dim, 2, dtype=torch.float64, device=index.device)
+    angle = index[:, None, :, None] * ROTARY_BASE ** (-half / head_dim)
+    return Rotation(angle.cos().to(dtype), angle.sin().to(dtype))
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """``(..., B, H, n, Dh)`` turned: dimensions ``i`` and ``i + Dh / 2`` are one plane."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-1)

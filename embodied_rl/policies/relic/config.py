@@ -1,0 +1,80 @@
+"""What makes one ReLIC model, as a flat YAML mapping.
+
+The arms of the paper are values of it:
+
+=============================== ================================
+ReLIC                           ``sink_mode: kv0``, or ``kv``
+without attention over episodes ``inter_episode: false``
+without sinks                   ``sink_mode: none``
+softmax-one                     ``sink_mode: k0v0``
+sink token                      ``sink_mode: token``
+=============================== ================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embodied_rl.nn.episodic_transformer import TransformerSettings
+
+POLICY = "relic"
+
+
+@dataclass(frozen=True)
+class RelicConfig:
+    """What a step shows, and the shape of the network.
+
+    Attributes:
+        action_count: discrete actions.
+        horizon: most steps of an episode; the table of positions has as many rows.
+        feature_count: numbers of a view, taken as they are.
+        cell_count: cells of a view's map crop, 0 for none; ``code_count`` kinds of them, each a
+            vector of ``code_width``; ``crop_width`` numbers come out for the whole crop.
+        previous_reward: whether the reward of the step before is shown.
+        width, heads, layers, mlp, sink_mode, sinks, inter_episode: of `TransformerSettings`.
+    """
+
+    action_count: int
+    horizon: int
+    feature_count: int
+    cell_count: int = 0
+    code_count: int = 0
+    code_width: int = 8
+    crop_width: int = 64
+    previous_reward: bool = True
+    width: int = 64
+    heads: int = 4
+    layers: int = 2
+    mlp: int = 256
+    sink_mode: str = "kv"
+    sinks: int = 1
+    inter_episode: bool = True
+
+    def __post_init__(self) -> None:
+        for key, least in (
+            ("action_count", 2),
+            ("horizon", 1),
+            ("code_width", 1),
+            ("crop_width", 1),
+        ):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: expected at least {least}, saw {getattr(self, key)}")
+        for key in ("feature_count", "cell_count", "code_count"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
+        if self.feature_count + self.cell_count == 0:
+            raise ValueError("feature_count: expected features or cells, saw neither")
+        if (self.cell_count > 0) != (self.code_count > 1):
+            raise ValueError(
+                f"code_count: expected 2 or more with cells and 0 without, saw {self.code_count} "
+                f"with {self.cell_count} cells"
+            )
+        _ = self.transformer
+
+    @property
+    def transformer(self) -> TransformerSettings:
+        """The part that is the transformer's."""
+        return TransformerSettings(
+            self.width, self.heads, self.layers, self.mlp,
+            self.sink_mode, self.sinks, self.inter_episode,
+        )  # fmt: skip
