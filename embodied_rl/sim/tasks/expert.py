@@ -162,7 +162,7 @@ class WaypointExpert:
         self._slices = embodiment.slices()
         self._memory, self._scene = Memory(), None
 
-    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+    def waypoints(self, style: Style, scene: Scene) -> list[Waypoint]:
         """The legs of an episode that begins with ``scene``."""
         raise NotImplementedError
 
@@ -226,7 +226,7 @@ class WaypointExpert:
     def _advance(self, memory: Memory, scene: Scene) -> np.ndarray:
         """Target ``(A,)`` for the next tick; moves ``memory`` on by one tick."""
         if not memory.plan:
-            memory.plan = self.plan(Style.draw(memory.seed), scene)
+            memory.plan = self.waypoints(Style.draw(memory.seed), scene)
         self._filter_object(memory, scene)
         self._check_grasp(memory, scene)
         leg = memory.plan[memory.leg]
@@ -342,7 +342,7 @@ class ReplaceObjectExpert(WaypointExpert):
 
     task = ReplaceObject.name
 
-    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+    def waypoints(self, style: Style, scene: Scene) -> list[Waypoint]:
         pad = min(PADS, key=lambda pad: math.dist(pad[:2], scene.object[:2]))
         x, y = HUB[0] + style.hold_offset[0], HUB[1] + style.hold_offset[1]
         hold = (x, y, style.hold_height)
@@ -363,7 +363,7 @@ class PickPlaceExpert(WaypointExpert):
 
     task = PickPlace.name
 
-    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+    def waypoints(self, style: Style, scene: Scene) -> list[Waypoint]:
         lift = Waypoint(
             (0.0, 0.0, style.carry_height),
             CLOSED_RAD,
@@ -380,7 +380,7 @@ class CountPushesExpert(WaypointExpert):
 
     task = CountPushes.name
 
-    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+    def waypoints(self, style: Style, scene: Scene) -> list[Waypoint]:
         rng = style.more(self.task)
         rest, bottom = BUTTON_TOP_M + FINGERTIP_M, BUTTON_TOP_M + FINGERTIP_M - 0.8 * STROKE_M
 
@@ -405,7 +405,7 @@ class ReturnHomeExpert(WaypointExpert):
 
     task = ReturnHome.name
 
-    def plan(self, style: Style, scene: Scene) -> list[Waypoint]:
+    def waypoints(self, style: Style, scene: Scene) -> list[Waypoint]:
         x, y, z = scene.tool.tolist()
         ticks = int(style.more(self.task).integers(1, 5))
         hold = (*style.hold_offset, style.hold_height)
