@@ -136,7 +136,7 @@ class Scene:
 
 
 class WaypointExpert:
-    """Runs a plan of waypoints. A task gives :meth:`plan`."""
+    """Runs a plan of waypoints. A task gives :meth:`waypoints`."""
 
     task = ""
 
