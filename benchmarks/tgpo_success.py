@@ -83,9 +83,12 @@ class Cell:
     def file(self) -> Path:
         """Named after everything that the result depends on but the code."""
         a = self.arguments
-        settings = [repr(self.run), self.seed, a.episodes, a.planner_episodes]
-        if self.method not in OWN:
-            settings.append(repr(read_baseline(CONFIGS / f"tgpo_rival_{self.method}.yaml")))
+        if self.method in OWN:
+            settings = [repr(self.run), self.seed, a.episodes]
+        else:
+            rival = read_baseline(CONFIGS / f"tgpo_rival_{self.method}.yaml")
+            settings = [self.run.training.tasks, self.share, self.seed, a.episodes, repr(rival)]
+            settings += [a.planner_episodes] if self.method in PLANNING else []
         tag = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:10]
         return a.work / a.robot / f"{self.method}_{self.seed}_{tag}.json"
 

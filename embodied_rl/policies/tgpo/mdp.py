@@ -37,7 +37,8 @@ _MOST_SPEED = 3.0  # times the robot's own, from which on a subgoal is plainly o
 class RewardWeights:
     """Stage-wise reward; distances in m. With d the distance to the active subgoal's region::
 
-        progress (d - d') - distance d' + hit (share of subgoals) - sum of missed (share + d')
+        progress (d - d') - distance d' + hit (share of subgoals)
+        - at a failure: miss (share of subgoals not met) + miss_distance (sum of d' of the missed)
         - violation [inside a region] - barrier exp(-steepness * clearance) + success [at the end]
 
     all times ``scale``. ``hit`` and ``miss`` are for all subgoals together: an alternative with
@@ -84,6 +85,7 @@ class AugmentedMdp:
     def _place(self, t: int, state: Tensor, schedule: Schedule, done: Tensor) -> None:
         self.t, self.state, self.schedule, self.done = t, state, schedule, done
         self.missed = torch.zeros_like(done)
+        self.failed = torch.zeros(len(done), dtype=torch.bool)
         self._share = 1.0 / schedule.present.sum(dim=1).clamp(min=1)
         self._speeds = _needed_speeds(self.dynamics, schedule)
         self._measure()
@@ -130,8 +132,14 @@ class AugmentedMdp:
         return (self.done | ~self.schedule.present).all(dim=1) & ~self.violated
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Observation ``(N, D)`` and reward ``(N,)`` of actions ``(N, A)``."""
-        w = self.weights
+        """Observation ``(N, D)`` and reward ``(N,)`` of actions ``(N, A)``.
+
+        Sets ``failed (N,)``: where this step missed a subgoal or was the first inside an avoided
+        region, so that the plan can no longer succeed. What is rewarded afterwards is no merit of
+        what led there: a learner ends the episode's return here, and takes the rest as another
+        episode, with what is left.
+        """
+        w, spoiled = self.weights, self.violated.clone()
         active, any_left = _first(self.pending)
         before = self._short(active)
         reached, lost, clearance = self.arrive(self.dynamics.step(self.state, action))
@@ -140,7 +148,8 @@ class AugmentedMdp:
         hurt = clearance <= 0
         reward = any_left * (w.progress * (before - after) - w.distance * after)
         reward += w.hit * self._share * reached.sum(dim=1)
-        reward -= w.miss * self._share * lost.sum(dim=1)
+        self.failed = lost.any(dim=1) | (hurt & ~spoiled)
+        reward -= w.miss * self._share * (lost | self.pending).sum(dim=1) * self.failed
         reward -= w.miss_distance * (distances * lost).sum(dim=1)
         reward -= w.violation * hurt + w.barrier * (-w.steepness * clearance.clamp(min=0.0)).exp()
         if self.t == self.dynamics.steps:

@@ -2,7 +2,8 @@
 
 One iteration: every environment draws a task, a start and an assignment of times (uniformly, or by
 a chain that the critic guides), plays one whole episode, and PPO learns from all of them. There is
-nothing to bootstrap at the end: the horizon is finite and the clock is observed.
+nothing to bootstrap at the end: the horizon is finite and the clock is observed. Returns end at a
+failure, too: what a robot earns by its other subgoals must not make it pay to give one up.
 """
 
 from __future__ import annotations
@@ -109,12 +110,10 @@ class Collector:
         for _ in range(steps):
             action, log_probability, value = self._model.act(observation, generator)
             following, reward = mdp.step(action)
-            kept.append((observation, action, log_probability, value, reward))
+            kept.append((observation, action, log_probability, value, reward, mdp.failed))
             observation = following
-        parts = [torch.stack(part) for part in zip(*kept)]
-        ended = torch.zeros(steps, len(task), dtype=torch.bool)
-        ended[-1] = True
-        rollout = Rollout(*parts, ended)
+        rollout = Rollout(*(torch.stack(part) for part in zip(*kept)))
+        rollout.ended[-1] = True
         present = mdp.schedule.present.sum()
         figures = EpisodeFigures(
             float(rollout.reward.sum(dim=0).mean()),

@@ -38,19 +38,22 @@ def plain_return(subgoals, avoided, trace: np.ndarray) -> list[float]:
             centre, radius = subgoals[left[0]][:2]
             before, after = (max(0.0, math.dist(trace[u], centre) - radius) for u in (t - 1, t))
             total += W.progress * (before - after) - W.distance * after
+        failed = False
         for i in left:
             centre, radius, first, last = subgoals[i]
             away = math.dist(trace[t], centre) - radius
             if first <= t <= last and away >= 0:
-                status[i] = "missed"
-                total -= W.miss / len(subgoals) + W.miss_distance * away
+                status[i], failed = "missed", True
+                total -= W.miss_distance * away
             elif t == last:
                 status[i] = "done"
                 total += W.hit / len(subgoals)
         gaps = [math.dist(trace[t], c) - r for c, r, f, end in avoided if f <= t <= end]
         nearest = min([*gaps, 2.0])
         if nearest <= 0:
-            violated, total = True, total - W.violation
+            failed, violated, total = failed or not violated, True, total - W.violation
+        if failed:
+            total -= W.miss * sum(status[i] != "done" for i in left) / len(subgoals)
         total -= W.barrier * math.exp(-W.steepness * max(nearest, 0.0))
         if t == len(trace) - 1 and set(status) == {"done"} and not violated:
             total += W.success
@@ -132,17 +135,22 @@ def test_a_change_of_stage_is_no_progress() -> None:
 
 
 @pytest.mark.parametrize("short_m", [0.3, 1.0, 3.0])
-def test_giving_a_goal_up_never_pays(short_m: float) -> None:
-    """A robot that runs for a goal and falls short earns more than one that stays away."""
-    mdp, _ = begin("F[0.5,16] A and F[0.5,20] B", [[20, 30]], [-2.0, 0.0])
+@pytest.mark.parametrize("waits_at_b", [False, True])
+def test_giving_a_goal_up_never_pays(short_m: float, waits_at_b: bool) -> None:
+    """Up to the failure, a robot that runs for A and falls short earns more than one that stays
+    away from it, be it at B already, where the next hit is certain."""
     totals = []
     for end in (2.0 - 0.8 - short_m, -2.0):
-        mdp, _ = begin("F[0.5,16] A and F[0.5,20] B", [[20, 40]], [-2.0, 0.0])
+        start = -2.0 if waits_at_b else -0.5
+        mdp, _ = begin("F[0.5,16] A and F[0.5,20] B", [[20, 40]], [start, 0.0])
         total = 0.0
-        for t in range(64):
-            target = torch.tensor([[end if t < 20 else -2.0, 0.0]])
+        for _ in range(20):
+            target = torch.tensor([[end, 0.0]])
             total += float(mdp.step(mdp.dynamics.toward(mdp.state, target))[1][0])
+        assert mdp.failed[0] and mdp.missed[0, 0]
         totals.append(total)
+        mdp.step(torch.zeros(1, 2))
+        assert not mdp.failed[0]  # the failure is one step; the rest is another episode
     assert totals[0] > totals[1]
 
 

@@ -103,6 +103,29 @@ def test_an_easy_task_is_learned(tmp_path: Path) -> None:
     assert (results[0].episodes.robustness[certified] > 0).all()
 
 
+def test_returns_end_at_a_failure(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a subgoal is missed, or an avoided region entered for the first time."""
+    task = make_task("F[0.5,16] A and F[0.5,30] B and G[0,32] not O", name="pair")
+    write_task(task, tmp_path / "pair.yaml")
+    run, failures = read_run(config), []
+    plain = train.AugmentedMdp.step
+
+    def watched(mdp, action):
+        before = mdp.missed.sum(dim=1) + mdp.violated
+        found = plain(mdp, action)
+        failures.append(mdp.missed.sum(dim=1) + mdp.violated > before)
+        return found
+
+    monkeypatch.setattr(train.AugmentedMdp, "step", watched)
+    collector = train.Collector(run, train.make_model(run.model))
+    rollout, figures = collector.collect(0, torch.Generator().manual_seed(0))
+    assert figures.violated > 0
+    assert torch.equal(rollout.ended[:-1], torch.stack(failures)[:-1])
+    assert rollout.ended[:-1].any() and rollout.ended[-1].all()
+
+
 def test_what_a_checkpoint_refuses(config: Path, tmp_path: Path) -> None:
     fit(replace(read_run(config), training=replace(read_run(config).training, transitions=2048)),
         tmp_path, "small")  # fmt: skip
