@@ -10,7 +10,10 @@ from embodied_rl.core.embodiment import (
     JOINT_STATE,
     JOINT_TRAJECTORY,
     NANOSECONDS,
+    ODOMETRY,
+    TWIST_DIMENSIONS,
     Embodiment,
+    Stream,
     Workspace,
 )
 from embodied_rl.core.errors import UserError
@@ -19,7 +22,7 @@ from embodied_rl.core.window import Arrival, RowBuilder, Sample
 
 
 class TrajectoryTrack:
-    """A position target over time: straight lines between knots, then the last one is held.
+    """A target over time: straight lines between knots, then the last one is held.
 
     This is what ``joint_trajectory_controller`` does with a trajectory of positions. A new
     trajectory starts at the target that the old one has at its stamp, so there is no jump.
@@ -69,10 +72,10 @@ def stepped(embodiment: Embodiment) -> np.ndarray:
 
 
 class ChunkFollower:
-    """All actuators of a robot following action chunks: trajectories glide, plain arrays step."""
+    """All actuators of a robot following action chunks: trajectories glide, all others step."""
 
-    def __init__(self, embodiment: Embodiment, start_ns: int, positions: np.ndarray):
-        self._track = TrajectoryTrack(start_ns, positions)
+    def __init__(self, embodiment: Embodiment, start_ns: int, targets: np.ndarray):
+        self._track = TrajectoryTrack(start_ns, targets)
         self._steps = stepped(embodiment)
 
     @property
@@ -83,15 +86,29 @@ class ChunkFollower:
         self._track.follow(chunk.stamp_ns, chunk.times_ns, chunk.values)
 
     def target(self, time_ns: int) -> np.ndarray:
-        """Position targets ``(A,)`` that the actuators have at a time."""
+        """Targets ``(A,)`` that the actuators have at a time."""
         return np.where(self._steps, self._track.upcoming(time_ns), self._track.target(time_ns))
 
 
-class JointWatch:
-    """Measured positions of every commanded joint, which is where the limiter starts from.
+def measured_by(stream: Stream) -> dict[str, int]:
+    """Commanded dimension -> place in the stream that measures it."""
+    if stream.type == JOINT_STATE and stream.field == "position":
+        return {joint: i for i, joint in enumerate(stream.joints)}
+    if stream.type == ODOMETRY:
+        return {
+            dimension: stream.components.index(component)
+            for dimension, (field, component) in TWIST_DIMENSIONS.items()
+            if field == stream.field
+        }
+    return {}
+
+
+class StateWatch:
+    """Measured state of every commanded dimension, which is where the limiter starts from:
+    positions of joints, velocities of a base.
 
     Raises:
-        UserError: no stream of the embodiment measures the position of a commanded joint.
+        UserError: no stream of the embodiment measures a commanded dimension.
     """
 
     KEEP_NS = 2 * NANOSECONDS  # a command is never older than this when it starts
@@ -100,14 +117,14 @@ class JointWatch:
         self._names = embodiment.action_names
         self._source: dict[str, tuple[str, int]] = {}
         for key, stream in embodiment.streams.items():
-            if stream.type == JOINT_STATE and stream.field == "position":
-                for i, joint in enumerate(stream.joints):
-                    self._source.setdefault(joint, (key, i))
+            for name, place in measured_by(stream).items():
+                self._source.setdefault(name, (key, place))
         unmeasured = [name for name in self._names if name not in self._source]
         if unmeasured:
             raise UserError(
-                f"{embodiment.origin}: streams: expected a JointState position of every commanded "
-                f"joint, saw none of {unmeasured[0]}"
+                f"{embodiment.origin}: streams: expected one that measures every commanded joint "
+                "(JointState, field position) and every velocity of a base (Odometry), "
+                f"saw none of {unmeasured[0]}"
             )
         self.keys = sorted({self._source[name][0] for name in self._names})
         self._builder = RowBuilder(embodiment, self.keys)
@@ -124,15 +141,15 @@ class JointWatch:
         """The streams whose sample for that time has not arrived yet."""
         return self._builder.owing(time_ns)
 
-    def positions(self, time_ns: int) -> np.ndarray:
-        """Positions ``(A,)`` at a time.
+    def state(self, time_ns: int) -> np.ndarray:
+        """Positions and velocities ``(A,)`` at a time, in action order.
 
         Raises:
-            UserError: a joint was not measured within the maximum age of its stream.
+            UserError: one was not measured within the maximum age of its stream.
         """
         row = self._builder.row(time_ns)
         if row.missing:
-            raise UserError(f"joint positions: stream '{row.missing[0]}' is missing or too old")
+            raise UserError(f"measured state: stream '{row.missing[0]}' is missing or too old")
         picked = [self._source[name] for name in self._names]
         return np.array([row.values[key][i] for key, i in picked])
 
@@ -141,28 +158,32 @@ class JointWatch:
 class LimitReport:
     """How many of a chunk's targets the limiter had to change, by the limit that was hit."""
 
-    position: int = 0
-    velocity: int = 0
+    range: int = 0
+    rate: int = 0
     workspace: int = 0
 
     @property
     def touched(self) -> bool:
-        return bool(self.position or self.velocity or self.workspace)
+        return bool(self.range or self.rate or self.workspace)
 
 
 class CommandLimiter:
     """Brings a chunk within the embodiment's limits, target by target from where the robot is.
 
-    Positions are clipped to ``[lower, upper]``, steps to ``max_velocity`` times the time there is
-    for them (a period, or what is left of it), and from the first target on that would leave the
-    workspace (or go further out) the chunk holds still. The same object runs in the command gate
-    and in the in-process evaluation.
+    Targets are clipped to ``[lower, upper]``, steps to ``max_rate`` times the time there is for
+    them (a period, or what is left of it), and from the first target on that would leave the
+    workspace (or go further out) the chunk holds still.
     """
 
     def __init__(self, embodiment: Embodiment):
         self._embodiment = embodiment
-        self._lower, self._upper, self._max_velocity = embodiment.limits()
+        self._lower, self._upper, self._max_rate = embodiment.limits()
         self._steps = stepped(embodiment)
+        self._velocities = embodiment.velocities
+        # how far each velocity changes in a control period on the way to rest; positions stay
+        self._brake = np.where(self._velocities, self._max_rate, 0.0) * (
+            embodiment.period_ns / NANOSECONDS
+        )
         self._arm = [
             embodiment.action_names.index(joint)
             for joint in (embodiment.chain.joints if embodiment.chain else ())
@@ -172,19 +193,21 @@ class CommandLimiter:
         self._glide: TrajectoryTrack | None = None
         self._step: TrajectoryTrack | None = None
 
-    def reset(self, time_ns: int, positions: np.ndarray) -> None:
-        """Start from measured positions ``(A,)``.
+    def reset(self, time_ns: int, state: np.ndarray) -> None:
+        """Start from a measured state ``(A,)``: positions, and velocities of a base.
 
         Raises:
-            UserError: another count, or a position that is not finite: no limit could hold then.
+            UserError: another count, or a value that is not finite: no limit could hold then.
         """
         names = self._embodiment.action_names
-        start = np.asarray(positions, dtype=np.float64)
+        start = np.asarray(state, dtype=np.float64)
         if start.shape != (len(names),):
-            raise UserError(f"joint positions: expected {len(names)}, saw shape {start.shape}")
+            raise UserError(
+                f"measured state: expected {len(names)} values, saw shape {start.shape}"
+            )
         if not np.all(np.isfinite(start)):
             where = int(np.argmin(np.isfinite(start)))
-            raise UserError(f"joint positions: {names[where]} is not finite")
+            raise UserError(f"measured state: {names[where]} is not finite")
         self._glide = self._step = TrajectoryTrack(time_ns, start)
 
     @property
@@ -200,6 +223,37 @@ class CommandLimiter:
         if self._glide is None or self._step is None:
             raise RuntimeError("CommandLimiter.reset() must come before the first command")
         return np.where(self._steps, self._step.target(told_ns), self._glide.target(now_ns))
+
+    def rest(self, now_ns: int, told_ns: int) -> np.ndarray:
+        """Stand still from now on: positions stay where the robot was last sent, and velocities
+        go to zero within ``max_rate`` once the period is over that they have been told for.
+
+        Returns:
+            What is in force until then ``(A,)``; arguments as for :meth:`limit`.
+        """
+        begin = self.still(now_ns, told_ns)
+        start_ns = max(now_ns, told_ns)
+        self._glide = self._step = TrajectoryTrack(start_ns, begin)
+        moving = np.abs(begin[self._velocities]) / self._brake[self._velocities]
+        periods = np.arange(1, np.ceil(moving.max(initial=0.0)) + 1)
+        if len(periods):
+            reach = periods[:, None] * self._brake
+            times_ns = start_ns + self._embodiment.period_ns * periods.astype(np.int64)
+            self._step = TrajectoryTrack(start_ns, begin)
+            self._step.follow(start_ns, times_ns, begin - np.clip(begin, -reach, reach))
+        return begin
+
+    def halt(self, now_ns: int, told_ns: int) -> np.ndarray:
+        """As :meth:`rest`, but velocities are zero at once; the new targets ``(A,)``."""
+        targets = self._embodiment.at_rest(self.still(now_ns, told_ns))
+        self._glide = self._step = TrajectoryTrack(now_ns, targets)
+        return targets
+
+    def moving(self, told_ns: int) -> bool:
+        """Whether a base has last been told a velocity that is not zero."""
+        if self._step is None:
+            return False
+        return bool(np.any(self._step.target(told_ns)[self._velocities]))
 
     def limit(
         self, chunk: ActionChunk, now_ns: int | None = None, told_ns: int = 0
@@ -238,22 +292,22 @@ class CommandLimiter:
         self, begin: np.ndarray, starts_ns: np.ndarray, chunk: ActionChunk
     ) -> tuple[np.ndarray, LimitReport]:
         previous, values = begin, np.empty_like(chunk.values)
-        position = velocity = workspace = 0
+        clipped = slowed = workspace = 0
         for i, wanted in enumerate(chunk.values):
             since_ns = np.maximum(starts_ns, chunk.stamp_ns + i * chunk.period_ns)
             left_ns = np.maximum(chunk.times_ns[i] - since_ns, 0)
-            reach = self._max_velocity * (left_ns / NANOSECONDS)
+            reach = self._max_rate * (left_ns / NANOSECONDS)
             inside = np.clip(wanted, self._lower, self._upper)
-            position += int(np.any(inside != wanted))
+            clipped += int(np.any(inside != wanted))
             # A start outside the limits is led back at the rate limit, never jumped.
             near = np.clip(inside, previous - reach, previous + reach)
-            velocity += int(np.any(near != inside))
+            slowed += int(np.any(near != inside))
             if self._leaves_workspace(previous, near):
                 workspace = len(values) - i
                 values[i:] = previous
                 break
             values[i] = previous = near
-        return values, LimitReport(position, velocity, workspace)
+        return values, LimitReport(clipped, slowed, workspace)
 
     def _leaves_workspace(self, previous: np.ndarray, wanted: np.ndarray) -> bool:
         chain, box = self._embodiment.chain, self._embodiment.workspace

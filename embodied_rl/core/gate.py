@@ -2,6 +2,11 @@
 
 The gate is the only writer of actuator topics. It lets limited chunks through, and holds the robot
 still when the policy falls silent, when a chunk runs out, or when somebody stops it.
+
+To hold still means for a joint to keep its last target, for a base to come to rest: its velocity
+goes to zero within its ``max_acceleration``, a step a control period, so that a load stays on and a
+tall robot upright. An emergency stop asks for zero at once; what the base can do of that is up to
+its own controller.
 """
 
 from __future__ import annotations
@@ -53,9 +58,14 @@ class CommandGate:
         """Stamp of the chunk in force, 0 when there is none."""
         return self._chunk.stamp_ns if self._chunk else 0
 
-    def start(self, time_ns: int, positions: np.ndarray) -> None:
-        """Measured joint positions ``(A,)``, from which the first command is limited."""
-        self._limiter.reset(time_ns, positions)
+    @property
+    def moving(self) -> bool:
+        """Whether a base has last been told to move; never true of a robot of joints."""
+        return self._limiter.moving(self._given_ns)
+
+    def start(self, time_ns: int, state: np.ndarray) -> None:
+        """Measured positions and velocities ``(A,)``, from which the first command is limited."""
+        self._limiter.reset(time_ns, state)
 
     def accept(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | None:
         """The limited chunk that is now in force, or None while stopped.
@@ -78,7 +88,8 @@ class CommandGate:
             self.counts["refused"] += 1
             raise
         self.counts["chunks"] += 1
-        for name in ("position", "velocity", "workspace"):
+        self.counts["limited chunks"] += report.touched
+        for name in ("range", "rate", "workspace"):
             self.counts[f"{name} limit"] += getattr(report, name)
         self._chunk, self.state, self.reason = limited, GateState.FOLLOWING, ""
         return limited
@@ -92,28 +103,33 @@ class CommandGate:
 
         Needs :meth:`start`.
         """
+        if self.state is GateState.FOLLOWING and self.ends_before(tick_ns):
+            self.hold(tick_ns, "the chunk has run out")
+        elif self.state is not GateState.FOLLOWING:
+            self._limiter.rest(tick_ns, self._given_ns)
         self._given_ns = max(self._given_ns, tick_ns + self._period_ns)
-        if self.state is GateState.FOLLOWING and not self.ends_before(tick_ns):
-            target = self._limiter.target(tick_ns + self._period_ns)
-            return ActionChunk(tick_ns, self._period_ns, target[None])
-        if self.state is GateState.FOLLOWING:
-            return self.hold(tick_ns, "the chunk has run out")
-        return self._still(tick_ns)
+        target = self._limiter.target(tick_ns + self._period_ns)
+        return ActionChunk(tick_ns, self._period_ns, target[None])
 
     def hold(self, time_ns: int, reason: str) -> ActionChunk:
-        """Stay where the robot was last sent. Needs :meth:`start`."""
+        """Stay where the robot was last sent; a base that moves is led to rest by the calls of
+        :meth:`next_target` that follow. Needs :meth:`start`."""
         if self.state is GateState.FOLLOWING:
             self.counts["holds"] += 1
         if self.state is not GateState.STOPPED:
             self.state, self.reason = GateState.HOLDING, reason
-        return self._still(time_ns)
+        return self._told(time_ns, self._limiter.rest(time_ns, self._given_ns))
 
     def stop(self, time_ns: int) -> ActionChunk | None:
         """Emergency stop, until :meth:`release`. None when it has never known the robot."""
         if self.state is not GateState.STOPPED:
             self.counts["emergency stops"] += 1
         self.state, self.reason = GateState.STOPPED, "emergency stop"
-        return self._still(time_ns) if self.started else None
+        return self.halt(time_ns) if self.started else None
+
+    def halt(self, time_ns: int) -> ActionChunk:
+        """Joints stay, velocities become zero at once. Needs :meth:`start`."""
+        return self._told(time_ns, self._limiter.halt(time_ns, self._given_ns))
 
     def release(self) -> None:
         """End an emergency stop; nothing moves before the next chunk."""
@@ -146,10 +162,8 @@ class CommandGate:
             )
         return rest
 
-    def _still(self, time_ns: int) -> ActionChunk:
-        target = self._limiter.still(time_ns, self._given_ns)
-        # From here on the robot is where it was held, not where the old chunk would have led.
-        self._limiter.reset(time_ns, target)
+    def _told(self, time_ns: int, target: np.ndarray) -> ActionChunk:
+        """From here on the robot is where it was held, not where the old chunk would have led."""
         self._chunk, self._given_ns = None, max(self._given_ns, time_ns)
         tick_ns = time_ns // self._period_ns * self._period_ns
         return ActionChunk(tick_ns, self._period_ns, target[None])

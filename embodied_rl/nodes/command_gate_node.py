@@ -5,7 +5,8 @@ file, and what it let through to ``command/executed``. The decisions are
 :class:`embodied_rl.core.gate.CommandGate`'s.
 
 In ``realtime`` a chunk goes out as soon as it comes, to actuators that follow trajectories; the
-others are told one target a control period. Silence of the policy is noticed by a steady timer. In
+others are told one target a control period. Silence of the policy is noticed by a steady timer; a
+base is then led to rest, a velocity a control period, and told nothing more once it stands. In
 ``lockstep`` the gate answers each tick of ``/clock`` once the policy has said that it is done with
 that tick, with exactly one message on each command topic.
 """
@@ -25,9 +26,9 @@ from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from embodied_rl.core.commands import JointWatch
+from embodied_rl.core.commands import StateWatch
 from embodied_rl.core.decode import decode, stamp_ns
-from embodied_rl.core.embodiment import JOINT_STATE, JOINT_TRAJECTORY, Embodiment
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.policy import ActionChunk
@@ -53,8 +54,8 @@ class CommandGateNode(Node):
         )
         self.embodiment = Embodiment.load(path)
         self._gate = CommandGate(self.embodiment)
-        self._watch = JointWatch(self.embodiment)
-        self._pending: list[ActionChunk] = []  # chunks that wait for the first joint positions
+        self._watch = StateWatch(self.embodiment)
+        self._pending: list[ActionChunk] = []  # chunks that wait for the first measured state
         self._beat_steady_s = float("-inf")
         self._beat_tick_ns = self._beat_chunk_ns = self._last_chunk_ns = 0
         self._open_tick_ns = self._done_tick_ns = 0
@@ -82,7 +83,7 @@ class CommandGateNode(Node):
         }
         kinds = {key: command.type for key, command in self.embodiment.commands.items()}
         self._trajectories = [key for key, kind in kinds.items() if kind == JOINT_TRAJECTORY]
-        self._arrays = [key for key, kind in kinds.items() if kind != JOINT_TRAJECTORY]
+        self._stepped = [key for key, kind in kinds.items() if kind != JOINT_TRAJECTORY]
 
     def _create_subscriptions(self) -> None:
         subscribe = self.create_subscription
@@ -93,32 +94,33 @@ class CommandGateNode(Node):
         ]
         if self._lockstep:
             self._ears.append(subscribe(Clock, "/clock", self._on_clock, qos.CLOCK))
-        self._joints = [
+        measured: dict[str, list[Stream]] = {}
+        for stream in self.embodiment.require(self._watch.keys).values():
+            measured.setdefault(stream.topic, []).append(stream)
+        self._sensors = [
             Subscriber(
                 self,
-                messages.MESSAGE_CLASSES[JOINT_STATE],
+                messages.MESSAGE_CLASSES[group[0].type],
                 topic,
-                functools.partial(self._on_joints, topic),
-                qos.stream(JOINT_STATE),
+                functools.partial(self._on_state, group),
+                qos.stream(group[0].type),
             )
-            for topic in {self.embodiment.streams[key].topic for key in self._watch.keys}
+            for topic, group in measured.items()
         ]
         self._connections = Connections(self)
 
     def _match_publishers(self) -> None:
-        for joints in self._joints:
-            joints.match()
+        for sensor in self._sensors:
+            sensor.match()
 
     # What comes in
 
-    def _on_joints(self, topic: str, message) -> None:
-        for key in self._watch.keys:
-            stream = self.embodiment.streams[key]
-            if stream.topic == topic:
-                try:
-                    self._watch.add(key, decode(stream, message))
-                except UserError as error:
-                    self._complain(str(error))
+    def _on_state(self, group: list[Stream], message) -> None:
+        for stream in group:
+            try:
+                self._watch.add(stream.key, decode(stream, message))
+            except UserError as error:
+                self._complain(str(error))
         self._advance()
 
     def _on_chunk(self, message: JointTrajectory) -> None:
@@ -129,7 +131,7 @@ class CommandGateNode(Node):
             self._complain(str(error))
             return
         if messages.now_ns(self) < self._last_chunk_ns - CLOCK_JUMP_NS:
-            self._complain("the clock was set back; starting anew from the measured joints")
+            self._complain("the clock was set back; starting anew from the measured state")
             self._forget()
         self._pending.append(chunk)
         self._advance()
@@ -176,13 +178,13 @@ class CommandGateNode(Node):
         )
 
     def _start_at(self, time_ns: int) -> bool:
-        """Whether the gate knows where the robot is, asking the joint states if it must."""
+        """Whether the gate knows where the robot is, asking its sensors if it must."""
         if self._gate.started:
             return True
         if self._lockstep and self._watch.owing(time_ns):
             return False
         try:
-            self._gate.start(time_ns, self._watch.positions(time_ns))
+            self._gate.start(time_ns, self._watch.state(time_ns))
         except UserError as error:
             self._pending.clear()
             self._complain(str(error))
@@ -203,7 +205,7 @@ class CommandGateNode(Node):
         self._record(limited)
         if not self._lockstep:
             self._send(limited, self._trajectories)
-            self._step_arrays(now_ns)
+            self._step_actuators(now_ns)
 
     def _publish(self, chunk: ActionChunk) -> None:
         """Send every actuator its part, and record it unless that has been done with its chunk."""
@@ -226,37 +228,45 @@ class CommandGateNode(Node):
         self._executed.publish(messages.trajectory(chunk, names, slice(0, len(names))))
 
     def _on_timer(self) -> None:
-        """Realtime: step the unstamped actuators along the chunk, and notice silence."""
+        """Realtime: step the actuators that do not follow trajectories, and notice silence."""
+        now_ns = messages.now_ns(self)
+        if self._gate.state is GateState.HOLDING and self._gate.moving:
+            self._step_actuators(now_ns)
         if self._gate.state is not GateState.FOLLOWING:
             return
-        now_ns = messages.now_ns(self)
         silent_s = time.monotonic() - self._beat_steady_s
         if silent_s > self._silence_s:
             self._hold(now_ns, f"no heartbeat of the policy for {silent_s * 1e3:.0f} ms")
         elif self._gate.ends_before(now_ns - self.embodiment.period_ns):
-            # Between the end of one chunk and the arrival of the next the robot stands at its last
-            # target anyway; a whole period later nothing is coming any more.
+            # Between the end of one chunk and the arrival of the next the robot keeps its last
+            # target; a whole period later nothing is coming any more.
             self._hold(now_ns, "the chunk has run out")
         else:
-            self._step_arrays(now_ns)
+            self._step_actuators(now_ns)
 
     def _hold(self, now_ns: int, reason: str) -> None:
         self._publish(self._gate.hold(now_ns, reason))
         self.get_logger().warning(f"holding: {reason}")
         self._diagnostics.publish()
 
-    def _step_arrays(self, now_ns: int) -> None:
+    def _step_actuators(self, now_ns: int) -> None:
         """Tell the actuators that take one target a period theirs, once."""
         tick_ns = now_ns // self.embodiment.period_ns * self.embodiment.period_ns
-        if tick_ns <= self._done_tick_ns or self._gate.ends_before(tick_ns):
+        following = self._gate.state is GateState.FOLLOWING
+        if tick_ns <= self._done_tick_ns or (following and self._gate.ends_before(tick_ns)):
             return
         self._done_tick_ns = tick_ns
-        self._send(self._gate.next_target(tick_ns), self._arrays)
+        target = self._gate.next_target(tick_ns)
+        self._send(target, self._stepped)
+        if not following:
+            self._record(target)
 
     # Services, emergency stop, diagnostics
 
     def _forget(self) -> None:
-        """Whatever was said about times and targets so far counts no more."""
+        """Whatever was said about times and targets so far counts no more; a base stops."""
+        if not self._lockstep and self._gate.moving:
+            self._send(self._gate.halt(messages.now_ns(self)), self._stepped)
         self._gate.reset()
         self._pending.clear()
         self._last_chunk_ns = self._beat_tick_ns = self._beat_chunk_ns = 0
@@ -267,7 +277,7 @@ class CommandGateNode(Node):
         """Begin an episode; not a success as long as something that is sent could be missed."""
         self._forget()
         self._watch.reset(messages.now_ns(self))
-        heard = [*self._ears, *(joints.subscription for joints in self._joints)]
+        heard = [*self._ears, *(sensor.subscription for sensor in self._sensors)]
         missing = self._connections.missing(heard)
         response.success = not missing
         response.message = "; ".join(missing) or self._gate.state.value

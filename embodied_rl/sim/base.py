@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from embodied_rl.core.embodiment import JOINT_STATE, Embodiment, Stream, common_period_ns
+from embodied_rl.core.embodiment import Embodiment, common_period_ns
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Outcome
 from embodied_rl.core.window import Sample
@@ -18,8 +18,8 @@ class Simulator(Protocol):
 
     Time is counted in whole nanoseconds and never goes back, not even on :meth:`reset`. One step
     lasts ``step_ns``, the greatest common divisor of all stream periods and the control period, so
-    every stream and every control tick falls on a step. Commands are ``(A,)`` position targets in
-    the order of ``embodiment.action_names``.
+    every stream and every control tick falls on a step. Commands are ``(A,)`` targets, positions of
+    joints and velocities of a base, in the order of ``embodiment.action_names``.
     """
 
     embodiment: Embodiment
@@ -37,7 +37,7 @@ class Simulator(Protocol):
 
     @property
     def command(self) -> np.ndarray:
-        """Position target ``(A,)`` that the actuators have now."""
+        """Target ``(A,)`` that the actuators have now."""
 
     def reset(self, seed: int) -> None:
         """Begin the episode of a seed, on the next instant at which every stream is due."""
@@ -50,7 +50,8 @@ class Simulator(Protocol):
         """
 
     def step(self, command: np.ndarray) -> None:
-        """Advance ``step_ns``; ``command`` is the target at the END of the step."""
+        """Advance ``step_ns``; ``command`` is the target at the END of the step, of a dimension
+        that does not glide the target throughout it."""
 
     def outcome(self) -> Outcome:
         """How the episode stands. Once done it stays as it is until the next reset."""
@@ -98,29 +99,12 @@ def check_command(embodiment: Embodiment, command: np.ndarray) -> np.ndarray:
     """The command as a float64 array ``(A,)``.
 
     Raises:
-        UserError: another shape, or a value that is not finite (named by joint).
+        UserError: another shape, or a value that is not finite (named by dimension).
     """
     values = np.asarray(command, dtype=np.float64)
     if values.shape != (embodiment.action_dim,):
         raise UserError(f"command: expected shape ({embodiment.action_dim},), saw {values.shape}")
     if not np.isfinite(values).all():
-        joint = embodiment.action_names[int(np.argmin(np.isfinite(values)))]
-        raise UserError(f"command: {joint}: target is not finite")
+        name = embodiment.action_names[int(np.argmin(np.isfinite(values)))]
+        raise UserError(f"command: {name}: target is not finite")
     return values
-
-
-def measured_positions(embodiment: Embodiment, samples: dict[str, Sample]) -> np.ndarray:
-    """Joint positions ``(A,)`` in action order, from samples of ``joint_states``.
-
-    Raises:
-        UserError: a commanded joint is in none of the samples.
-    """
-    found: dict[str, float] = {}
-    for key, sample in samples.items():
-        stream: Stream = embodiment.streams[key]
-        if stream.type == JOINT_STATE and stream.field == "position":
-            found.update(zip(stream.joints, sample.value))
-    missing = [joint for joint in embodiment.action_names if joint not in found]
-    if missing:
-        raise UserError(f"{embodiment.origin}: no stream gives the position of {missing}")
-    return np.array([found[joint] for joint in embodiment.action_names], dtype=np.float64)

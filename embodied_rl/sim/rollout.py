@@ -1,4 +1,4 @@
-"""One episode in one process: the same loop, limits and following as over ROS topics."""
+"""One episode in one process: the same loop, gate and following as over ROS topics."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embodied_rl.core.commands import ChunkFollower, CommandLimiter
+from embodied_rl.core.commands import ChunkFollower, StateWatch
+from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.loop import ControlLoop
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Outcome, Policy
 from embodied_rl.core.window import Observation
-from embodied_rl.sim.base import Simulator, measured_positions
+from embodied_rl.sim.base import Simulator
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ def begin(sim: Simulator, episode: int, seed: int) -> EpisodeInfo:
     return EpisodeInfo(episode, seed, sim.task_name, sim.instruction, sim.time_ns)
 
 
+def started_gate(sim: Simulator) -> CommandGate:
+    """A command gate that knows where the robot of a simulator is."""
+    gate, watch = CommandGate(sim.embodiment), StateWatch(sim.embodiment)
+    samples = sim.read()
+    for key in watch.keys:
+        watch.add(key, samples[key])
+    gate.start(sim.time_ns, watch.state(sim.time_ns))
+    return gate
+
+
 def rollout(
     sim: Simulator,
     policy: Policy,
@@ -50,17 +61,16 @@ def rollout(
         episode: number of the episode in its run.
         seed: seed of the episode (see :func:`embodied_rl.core.policy.episode_seed`).
         keep_observations: return the rows too (memory: images are kept).
-        on_tick: called with the row and the limited chunk of every control tick; answers True to
-            break the episode off there (its outcome then is not done).
+        on_tick: called with the row of every control tick and, where a chunk comes into force,
+            that chunk as the gate let it through; answers True to break the episode off there (its
+            outcome then is not done).
     """
     info = begin(sim, episode, seed)
-    loop, limiter = ControlLoop(policy, sim.embodiment), CommandLimiter(sim.embodiment)
+    loop, gate = ControlLoop(policy, sim.embodiment), started_gate(sim)
     loop.reset(info)
-    limiter.reset(sim.time_ns, measured_positions(sim.embodiment, sim.read()))
     follower = ChunkFollower(sim.embodiment, sim.time_ns, sim.command)
     observations: list[Observation] = []
     commands: list[np.ndarray] = []
-    limited = 0
     while not sim.outcome().done:
         for key, sample in sim.read().items():
             if key in policy.spec.streams:
@@ -68,16 +78,20 @@ def rollout(
         if sim.time_ns >= loop.next_tick_ns:
             observation, chunk = loop.tick()
             if chunk is not None:
-                chunk, report = limiter.limit(chunk)
-                limited += report.touched
+                chunk = gate.accept(chunk, observation.stamp_ns)
+            target = gate.next_target(observation.stamp_ns)
+            if gate.state is not GateState.FOLLOWING:
+                chunk = target  # what the gate made itself, to hold still
+            if chunk is not None:
                 follower.follow(chunk)
                 loop.executed(chunk)
             if keep_observations:
                 observations.append(observation)
-            commands.append(limiter.target(observation.stamp_ns + loop.period_ns))
+            commands.append(target.values[0])
             if on_tick is not None and on_tick(observation, chunk):
                 break
         sim.step(follower.target(sim.time_ns + sim.step_ns))
+    limited = gate.counts["limited chunks"]
     return EpisodeResult(
         info, sim.outcome(), len(commands), limited, np.array(commands), observations
     )

@@ -81,7 +81,7 @@ def test_what_it_accepts_is_limited_from_where_the_robot_is():
     gate = started()
     out = accept(gate, chunk(0, [9, 0.1, 0.1], [9, 0.1, 0.1]))
     np.testing.assert_allclose(out.values[:, 0], [REACH[0], 2 * REACH[0]])
-    assert gate.counts["position limit"] == 2 and gate.counts["velocity limit"] == 2
+    assert gate.counts["range limit"] == 2 and gate.counts["rate limit"] == 2
     assert gate.counts["workspace limit"] == 0
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from embodied_rl.core.commands import ChunkFollower, CommandLimiter, JointWatch, TrajectoryTrack
+from embodied_rl.core.commands import ChunkFollower, CommandLimiter, StateWatch, TrajectoryTrack
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
@@ -196,7 +196,7 @@ def test_limiting_twice_changes_nothing_more(values):
 def test_the_report_counts_what_was_hit():
     _, out, report = limited(FREE, [0, 0, 0], [[0.1, 0, 0], [9, 0, 0], [0.4, 0, -1]])
     np.testing.assert_allclose(out.values, [[0.1, 0, 0], [0.3, 0, 0], [0.4, 0, 0]], atol=1e-15)
-    assert (report.position, report.velocity, report.workspace) == (2, 1, 0) and report.touched
+    assert (report.range, report.rate, report.workspace) == (2, 1, 0) and report.touched
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -271,56 +271,56 @@ def test_an_empty_chunk_holds():
     np.testing.assert_array_equal(limiter.target(10**9), [0.1, 0.2, 0.3])
 
 
-# JointWatch
+# StateWatch
 
 
-def fill(watch: JointWatch, stamp_ns: int, shoulder: float, elbow: float, finger: float) -> None:
+def fill(watch: StateWatch, stamp_ns: int, shoulder: float, elbow: float, finger: float) -> None:
     watch.add("arm", sample(stamp_ns, shoulder, elbow))
     watch.add("grip", sample(stamp_ns, finger))
 
 
-def test_joint_watch_gathers_positions_in_action_order():
-    watch = JointWatch(BODY)
+def test_state_watch_gathers_positions_in_action_order():
+    watch = StateWatch(BODY)
     assert watch.keys == ["arm", "grip"]
     fill(watch, 80 * MS, 1, 2, 3)
     fill(watch, 100 * MS, 4, 5, 6)
     fill(watch, 120 * MS, 7, 8, 9)
     assert watch.owing(100 * MS) == [] and watch.owing(140 * MS) == ["arm", "grip"]
-    assert watch.positions(100 * MS).tolist() == [4, 5, 6]
-    assert watch.positions(130 * MS).tolist() == [7, 8, 9]
+    assert watch.state(100 * MS).tolist() == [4, 5, 6]
+    assert watch.state(130 * MS).tolist() == [7, 8, 9]
 
 
-def test_joint_watch_refuses_old_and_missing_positions():
-    watch = JointWatch(BODY)
+def test_state_watch_refuses_old_and_missing_positions():
+    watch = StateWatch(BODY)
     watch.add("arm", sample(100 * MS, 1, 2))
-    with pytest.raises(UserError, match="joint positions: stream 'grip' is missing or too old"):
-        watch.positions(100 * MS)
+    with pytest.raises(UserError, match="measured state: stream 'grip' is missing or too old"):
+        watch.state(100 * MS)
     watch.add("grip", sample(100 * MS, 3))
-    assert watch.positions(200 * MS).tolist() == [1, 2, 3]
+    assert watch.state(200 * MS).tolist() == [1, 2, 3]
     with pytest.raises(UserError, match="stream 'arm'"):
-        watch.positions(201 * MS)
+        watch.state(201 * MS)
     fill(watch, 220 * MS, 4, 5, 6)
     watch.reset(300 * MS)
     with pytest.raises(UserError, match="missing"):
-        watch.positions(300 * MS)
+        watch.state(300 * MS)
 
 
-def test_joint_watch_reorders_by_name_over_groups():
+def test_state_watch_reorders_by_name_over_groups():
     body = Embodiment.parse(changed("commands.links.joints", ["elbow", "shoulder"]))
-    watch = JointWatch(body)
+    watch = StateWatch(body)
     fill(watch, 100 * MS, 1, 2, 3)
-    assert watch.positions(100 * MS).tolist() == [2, 1, 3]
+    assert watch.state(100 * MS).tolist() == [2, 1, 3]
 
 
-def test_joint_watch_names_an_unmeasured_joint():
+def test_state_watch_names_an_unmeasured_joint():
     body = Embodiment.parse(changed("streams.grip", ABSENT))
     with pytest.raises(UserError, match="streams: .*none of finger"):
-        JointWatch(body)
+        StateWatch(body)
 
 
-def test_joint_watch_does_not_grow():
-    watch = JointWatch(BODY)
-    for i in range(3000):  # a minute; nobody asks for positions
+def test_state_watch_does_not_grow():
+    watch = StateWatch(BODY)
+    for i in range(3000):  # a minute; nobody asks for them
         fill(watch, i * 20 * MS, i, i, i)
     assert all(len(b.stamps) <= 102 for b in watch._builder._buffers.values())
-    assert watch.positions(58_000 * MS).tolist() == [2900, 2900, 2900]
+    assert watch.state(58_000 * MS).tolist() == [2900, 2900, 2900]

@@ -9,8 +9,8 @@ import pytest
 
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.sim.base import measured_positions
 from embodied_rl.sim.registry import make_simulator, world_embodiment
+from embodied_rl.sim.rollout import started_gate
 
 STATES = {"arm_position", "arm_velocity", "gripper_position", "tool_position", "object_position"}
 
@@ -121,14 +121,11 @@ def test_divergence_ends_the_episode(sim, tmp_path, monkeypatch):
     assert not sim.outcome().done
 
 
-def test_measured_positions_follow_the_action_order(sim):
+def test_the_gate_of_an_episode_starts_where_the_robot_is_measured(sim):
     sim.reset(3)
-    measured = measured_positions(sim.embodiment, sim.read())
-    np.testing.assert_allclose(measured, sim.command, atol=0.02)
-    with pytest.raises(UserError, match="robotiq_85_left_knuckle_joint"):
-        samples = sim.read()
-        del samples["gripper_position"]
-        measured_positions(sim.embodiment, samples)
+    target = started_gate(sim).next_target(sim.time_ns).values[0]
+    np.testing.assert_allclose(target, sim.command, atol=0.02)
+    assert not np.array_equal(target, sim.command)  # measured, with noise
 
 
 @pytest.mark.parametrize(
