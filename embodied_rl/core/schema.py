@@ -115,8 +115,11 @@ class Section:
         array.setflags(write=False)
         return array
 
+    def child(self, key: str) -> Section:
+        return Section(self.origin, self._full(key), self.value(key))
+
     def children(self, key: str) -> list[tuple[str, Section]]:
-        part = Section(self.origin, self._full(key), self.value(key))
+        part = self.child(key)
         if not part._data:
             self.fail(key, "at least one entry", "none")
         found = []

@@ -34,8 +34,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def read_dataclass(cls: type[T], section: Section) -> T:
     """Builds `cls` from the keys of `section`; fields without a default must be there.
 
-    Fields may be bool, int, float, str, tuple[str, ...] or Mapping[str, another dataclass]. What
-    the values mean is checked by the dataclass's own `__post_init__`, which raises
+    Fields may be bool, int, float, str, tuple[str, ...], another dataclass, or Mapping[str, another
+    dataclass]. What the values mean is checked by the dataclass's own `__post_init__`, which raises
     ValueError("key: ...").
     """
     hints = get_type_hints(cls)
@@ -58,6 +58,8 @@ def read_dataclass(cls: type[T], section: Section) -> T:
 
 def _convert(section: Section, key: str, kind: Any, value: Any) -> Any:
     """`value` as `kind`, without guessing: only int -> float and list -> tuple are converted."""
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else read_dataclass(kind, section.child(key))
     if get_origin(kind) is Mapping:
         if value == {}:
             return {}

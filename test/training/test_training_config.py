@@ -20,6 +20,7 @@ class Settings:
     count: int = 2
     on: bool = True
     parts: Mapping[str, Part] = field(default_factory=dict)
+    whole: Part = field(default_factory=Part)
 
     def __post_init__(self):
         if self.count < 0:
@@ -35,6 +36,7 @@ def test_round_trip():
     assert settings == Settings(("x", "y"), 3.0)
     assert read(as_mapping(settings)) == settings
     nested = read({"names": ["x"], "parts": {"a": {}, "b": {"size": 3}}})
+    assert nested.whole == Part() and read({"names": ["x"], "whole": {"size": 4}}).whole == Part(4)
     assert nested.parts == {"a": Part(), "b": Part(3)} and read(as_mapping(nested)) == nested
 
 
@@ -49,6 +51,8 @@ def test_round_trip():
         ({"names": ["x"], "parts": 3}, "part.parts: expected a mapping"),
         ({"names": ["x"], "parts": {"a": 3}}, "part.parts.a: expected a mapping"),
         ({"names": ["x"], "parts": {"a": {"sizes": 3}}}, "part.parts.a.sizes: unknown key"),
+        ({"names": ["x"], "whole": {"sizes": 3}}, "part.whole.sizes: unknown key"),
+        ({"names": ["x"], "whole": 3}, "part.whole: expected a mapping"),
         ({"names": ["x"], "rate": float("nan")}, "part.rate"),
         ({"names": ["x"], "count": -1}, "part.count: expected 0 or more, saw -1"),
     ],
