@@ -7,9 +7,9 @@ sequences of some environments (``sequences``), a feed-forward one on shuffled s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class PpoSettings:
 class ActorCritic(Protocol):
     """What the update needs of a policy: the densities and values of actions that were taken."""
 
-    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, observation: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability, entropy and value, ``(B,)`` each, or ``(T, B)`` on sequences."""
 
 
@@ -63,7 +63,7 @@ class ActorCritic(Protocol):
 class Rollout:
     """``T`` steps of ``N`` environments; ``ended`` after a step that was an episode's last."""
 
-    observation: Tensor  # (T, N, ...)
+    observation: Any  # (T, N, ...), or a NamedTuple of several such tensors
     action: Tensor  # (T, N, ...)
     log_probability: Tensor  # (T, N)
     value: Tensor  # (T, N)
@@ -154,7 +154,7 @@ def update(
     judged = [rollout.log_probability[loss_from:], advantage, returns[loss_from:]]
     fields = [rollout.observation, rollout.action, *judged]
     if not sequences:
-        fields = [field.flatten(0, 1) for field in fields]
+        fields = [_mapped(field, lambda part: part.flatten(0, 1)) for field in fields]
     sums, count = torch.zeros(5), 0
     for _ in range(settings.epochs):
         for observation, action, old, gain, target in _minibatches(
@@ -183,15 +183,22 @@ def update(
 
 
 def _minibatches(
-    fields: list[Tensor], parts: int, dim: int, generator: torch.Generator
-) -> Iterator[list[Tensor]]:
+    fields: list[Any], parts: int, dim: int, generator: torch.Generator
+) -> Iterator[list[Any]]:
     """The fields' rows (along ``dim``) in random order, in ``parts`` parts of nearly equal size."""
-    rows = fields[0].shape[dim]
+    rows = fields[-1].shape[dim]
     if parts > rows:
         raise UserError(f"ppo.minibatches: expected at most {rows}, saw {parts}")
     order = torch.randperm(rows, generator=generator)
     for part in order.tensor_split(parts):
-        yield [field.index_select(dim, part) for field in fields]
+        yield [_mapped(field, lambda x, of=part: x.index_select(dim, of)) for field in fields]
+
+
+def _mapped(field: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """``function`` of a tensor, or of each one in a NamedTuple."""
+    if isinstance(field, Tensor):
+        return function(field)
+    return type(field)(*(function(part) for part in field))
 
 
 def learning_rate(settings: PpoSettings, done: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -90,11 +91,16 @@ class Recall(nn.Module):
         self.weight = nn.Parameter(torch.tensor([0.3, -0.7, 0.9], dtype=torch.float64))
 
     def evaluate(self, observation, action):
-        count = torch.arange(1, len(observation) + 1, dtype=torch.float64)[:, None]
-        mean = observation.cumsum(0) / count
+        count = torch.arange(1, len(observation.seen) + 1, dtype=torch.float64)[:, None]
+        mean = (observation.seen * observation.scale).cumsum(0) / count
         logits = torch.stack([self.weight[0] * mean, self.weight[1] * mean], dim=-1)
         chosen = torch.distributions.Categorical(logits=logits)
         return chosen.log_prob(action), chosen.entropy(), self.weight[2] * mean
+
+
+class Seen(NamedTuple):
+    seen: torch.Tensor
+    scale: torch.Tensor
 
 
 def reference_losses(
@@ -105,7 +111,7 @@ def reference_losses(
         x.numpy() for x in (rollout.value, rollout.reward, rollout.ended,
                             rollout.log_probability, rollout.action)
     )  # fmt: skip
-    seen = rollout.observation.numpy()
+    seen = (rollout.observation.seen * rollout.observation.scale).numpy()
     steps, count = value.shape
     gain = np.zeros((steps, count))
     for n in range(count):
@@ -142,7 +148,8 @@ def test_losses_of_a_prefix_with_context_equal_the_reference(begin: int) -> None
     ended[-1, 0] = True
     action = torch.randint(2, (steps, count), generator=generator)
     old = torch.rand(steps, count, generator=generator, dtype=kind).mul(0.6).add(0.2).log()
-    rollout = Rollout(seen, action, old, value, reward, ended)
+    observation = Seen(seen, torch.full_like(seen, 1.5))
+    rollout = Rollout(observation, action, old, value, reward, ended)
     last = torch.randn(count, generator=generator, dtype=kind)
     model, settings = Recall(), PpoSettings(gamma=0.9, gae_lambda=0.8, epochs=1, minibatches=1)
     expected = reference_losses(

@@ -6,7 +6,6 @@ goal). ``N`` trials run side by side; when an episode of one ends, its next one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,20 +15,17 @@ TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
 
 
-View = Mapping[str, Tensor]  # what the robots see: stream -> (N, size) int64 codes
+class View(NamedTuple):
+    """What the robots see; a world without a map crop has ``C = 0``."""
 
-
-class Codes(NamedTuple):
-    """A stream of ``size`` whole numbers in [0, classes)."""
-
-    size: int
-    classes: int
+    cells: Tensor  # (N, C) int64, each in [0, code_count)
+    features: Tensor  # (N, F) float32, within [-1, 1]
 
 
 class Transition(NamedTuple):
     """One step; all but ``view`` belong to the episode that the action was taken in."""
 
-    view: View  # after the step; where ``ended``, the first one of the next episode
+    view: View  # after the step; where ``ended``, the first of the next episode
     reward: Tensor  # (N,) float32
     ended: Tensor  # (N,) bool
     success: Tensor  # (N,) bool, where ``ended``
@@ -50,7 +46,9 @@ class TrialWorld(Protocol):
     name: str
     action_count: int
     horizon: int  # most steps of an episode
-    streams: Mapping[str, Codes]  # of a view
+    cell_count: int  # C
+    code_count: int  # kinds of cells
+    feature_count: int  # F
 
     def worlds(self, split: str) -> Tensor:
         """Identifiers ``(W,)`` of the worlds of :data:`TRAIN` or :data:`HELD_OUT`."""

@@ -1,7 +1,7 @@
 """Darkroom: a dark square room with a hidden goal (after arXiv 2410.02751, section 4; smaller).
 
-The robot sees the cell that it is in and nothing else. A step that ends on the goal earns 1, so the
-goal must be searched once, remembered over episodes, and walked to at once from then on.
+The robot sees where it is and nothing else. A step that ends on the goal earns 1, so the goal must
+be searched once, remembered over episodes, and walked to at once from then on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from embodied_rl.sim.base import choose
-from embodied_rl.sim.navigation.base import HELD_OUT, SPLITS, TRAIN, Codes, Place, Transition, View
+from embodied_rl.sim.navigation.base import HELD_OUT, SPLITS, TRAIN, Place, Transition, View
 
 SPLIT_SEED = 2410
 MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
@@ -26,10 +26,12 @@ class Darkroom:
 
     name = "darkroom"
     action_count = len(MOVES)
+    cell_count = 0
+    code_count = 0
 
     def __init__(self, size: int = 6, horizon: int = 25, held_out: int = 8) -> None:
         self.size, self.horizon = size, horizon
-        self.streams = {"cell": Codes(2, size)}
+        self.feature_count = 2 * size
         order = torch.randperm(size * size, generator=torch.Generator().manual_seed(SPLIT_SEED))
         parts = order.split([size * size - held_out, held_out])
         self._goals = {split: part.sort().values for split, part in zip(SPLITS, parts)}
@@ -81,4 +83,5 @@ class Darkroom:
         return torch.zeros(self.size, self.size, dtype=torch.bool)
 
     def _view(self) -> View:
-        return {"cell": self._position}
+        shown = torch.nn.functional.one_hot(self._position, self.size).flatten(1)
+        return View(torch.zeros(len(shown), 0, dtype=torch.int64), shown.float())

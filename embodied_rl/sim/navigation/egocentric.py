@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_rl.sim.base import choose
-from embodied_rl.sim.navigation.base import HELD_OUT, TRAIN, Codes, Place, Transition, View
+from embodied_rl.sim.navigation.base import HELD_OUT, TRAIN, Place, Transition, View
 from embodied_rl.sim.navigation.grid import (
     AHEAD,
     FORWARD,
@@ -58,9 +58,9 @@ class EgocentricNavigation:
     1 for success, and -0.005 a step. Efficiency is ``shortest / max(shortest, used)`` of a success,
     both counted in actions, the stop included. Objects do not stand in the way.
 
-    A view has a ``crop`` of 7 x 7 cells (row by row from the robot's own, each from left to right;
-    cells behind walls are UNSEEN), the wanted type as ``target``, and the pose in the world's frame
-    as ``cell`` (x, y) and ``heading``. A world is named by its layout's seed.
+    A view has a crop of 7 x 7 cells (row by row from the robot's own, each from left to right;
+    cells behind walls are UNSEEN) and one-hot features: wanted type, x, y, heading in the world's
+    frame. A world is named by its layout's seed.
     """
 
     name = "egocentric"
@@ -71,12 +71,10 @@ class EgocentricNavigation:
         self.layout_settings = settings = LayoutSettings()
         self.sight = Sight(crop_offsets(DEPTH, HALF_WIDTH))
         self.near = Sight(near_offsets(SUCCESS_CELLS))
-        self.streams = {
-            "crop": Codes(len(self.sight.offsets), FIRST_OBJECT + settings.types),
-            "target": Codes(1, settings.types),
-            "cell": Codes(2, max(settings.width, settings.height)),
-            "heading": Codes(1, 4),
-        }
+        self.cell_count = len(self.sight.offsets)
+        self.code_count = FIRST_OBJECT + settings.types
+        self.feature_sizes = (settings.types, settings.width, settings.height, 4)
+        self.feature_count = sum(self.feature_sizes)
 
     def worlds(self, split: str) -> Tensor:
         return torch.arange(*WORLDS[choose("split", split, WORLDS)])
@@ -185,11 +183,8 @@ class EgocentricNavigation:
         cell_x, cell_y = self.sight.cells(x, y, heading)
         cells = self._codes[self._row[:, None], cell_y + DEPTH, cell_x + DEPTH]
         cells = torch.where(seen, cells, UNSEEN)
-        types = FIRST_OBJECT + torch.arange(self.layout_settings.types)
+        types = torch.arange(FIRST_OBJECT, self.code_count)
         self._met = self._met | (cells[..., None] == types).any(dim=1)
-        return {
-            "crop": cells,
-            "target": self._episode.wanted[:, None],
-            "cell": torch.stack([x, y], dim=-1),
-            "heading": heading[:, None],
-        }
+        parts = zip((self._episode.wanted, x, y, heading), self.feature_sizes)
+        shown = torch.cat([F.one_hot(part, size) for part, size in parts], dim=-1)
+        return View(cells, shown.float())

@@ -45,9 +45,9 @@ class MapSearcher:
         """Actions ``(N,)``; ``first`` ``(N,)`` says where an episode begins with this view."""
         if not self._keep:
             self._map[first] = UNSEEN
-        wanted, heading = view["target"][:, 0], view["heading"][:, 0]
-        x, y = view["cell"].unbind(-1)
-        self._note(view["crop"], x, y, heading)
+        parts = view.features.split(list(self._world.feature_sizes), dim=-1)
+        wanted, x, y, heading = (part.argmax(dim=-1) for part in parts)
+        self._note(view.cells, x, y, heading)
         free = (self._map != WALL) & (self._map != UNSEEN)
         targets = self._map == (wanted + FIRST_OBJECT)[:, None, None]
         arrived = poses_that_see(self._world.near, ~free, targets)

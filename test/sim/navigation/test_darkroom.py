@@ -59,7 +59,8 @@ def test_a_trial_equals_the_twins() -> None:
         assert torch.equal(found.success, success)
         assert torch.equal(found.efficiency, efficiency)
         assert torch.equal(found.familiar, familiar)
-        assert found.view["cell"].tolist() == [[twin.x, twin.y] for twin in twins]
+        seen = found.view.features.view(36, 2, 6).argmax(dim=-1)
+        assert seen.tolist() == [[twin.x, twin.y] for twin in twins]
     assert familiar.any() and not familiar.all()
 
 

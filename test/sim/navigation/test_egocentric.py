@@ -97,17 +97,14 @@ def test_trials_equal_the_twins() -> None:
     fresh = torch.ones(COUNT, dtype=torch.bool)
     successes = 0
     for _ in range(STEPS):
-        assert {key: (part.shape[1], True) for key, part in view.items()} == {
-            key: (codes.size, bool((view[key] < codes.classes).all()))
-            for key, codes in world.streams.items()
-        }
-        shown = torch.cat([view["target"], view["cell"], view["heading"]], dim=-1).tolist()
+        shown = [part.argmax(-1) for part in view.features.split(list(world.feature_sizes), -1)]
+        assert view.features.sum(-1).eq(4).all()
         for n, robot in enumerate(twins):
-            wanted, *pose = shown[n]
+            wanted, *pose = (int(part[n]) for part in shown)
             if fresh[n]:
                 robot.begin(wanted, tuple(pose))
             assert (wanted, *pose) == (robot.wanted, *robot.pose)
-            assert view["crop"][n].tolist() == robot.look()
+            assert view.cells[n].tolist() == robot.look()
         # half of the actions go by the shortest way, so that there are successes to compare
         way = grid.best_action(world.to_go, *world.pose)
         here = world.to_go[torch.arange(COUNT), world.pose[2], world.pose[1], world.pose[0]]
@@ -133,11 +130,11 @@ def test_episodes_do_not_depend_on_what_was_done() -> None:
     for patience in (1, 7):
         world = EgocentricNavigation()
         view = world.reset(world.worlds(HELD_OUT)[:3], 60, torch.Generator().manual_seed(5))
-        rows = [torch.cat(list(view.values()), dim=-1)]
+        rows = [view.features]
         for step in range(1, 5 * patience):
             stop = step % patience == 0
             view = world.step(torch.full((3,), STOP if stop else 1)).view
-            rows += [torch.cat(list(view.values()), dim=-1)] * stop
+            rows += [view.features] * stop
         asked.append(torch.stack(rows[:5]))
     assert torch.equal(asked[0], asked[1])
 
