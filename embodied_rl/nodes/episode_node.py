@@ -34,6 +34,8 @@ from embodied_rl.nodes.process import Stop, parameter, run
 SERVICE_DEADLINE_S = 60.0
 CONNECT_S = 20.0  # how long nodes may take to find each other's topics, on a busy machine
 SETTLE_S = 0.5
+PICTURE = "plan_view_node/picture"
+PICTURE_PATIENCE_S = 10.0  # the last messages of an episode may still be on their way
 
 
 class Interrupted(Exception):
@@ -77,9 +79,15 @@ class EpisodeNode(Node):
         self._episodes = parameter(self, "episodes", 0, "how many; 0: until interrupted")
         parameter(self, "mode", "lockstep", "clock mode", ("realtime", "lockstep"))
         self._record = parameter(self, "record", False, "write a bag of each episode")
+        monitor = parameter(self, "monitor", False, "a stl_monitor_node watches each episode")
+        self._pictures = parameter(self, "pictures", False, "have a picture drawn of each episode")
         self._out = Path(parameter(self, "out", "runs/latest", "folder of results and bags"))
         self._outcome: Outcome | None = None
         self.create_subscription(String, "episode/outcome", self._on_outcome, qos.LATCHED)
+        # Those who must have heard of an episode before its time runs.
+        self._informed = ["policy_node/reset_episode"]
+        if monitor:
+            self._informed.append("stl_monitor_node/reset_episode")
         self._service_clients = {}
         for kind, names in (
             (SetBool, ["sim/pause"]),
@@ -87,10 +95,11 @@ class EpisodeNode(Node):
                 Trigger,
                 [
                     "sim/reset",
-                    "policy_node/reset_episode",
+                    *self._informed,
                     "policy_node/episode_report",
                     "command_gate_node/reset_episode",
                     *(["recorder_node/start", "recorder_node/stop"] if self._record else []),
+                    *([PICTURE] if self._pictures else []),
                 ],
             ),
         ):
@@ -140,7 +149,8 @@ class EpisodeNode(Node):
             self._call("recorder_node/start")
         info = EpisodeInfo.from_yaml(self._call_when_connected("sim/reset"), "sim/reset")
         self._call_when_connected("command_gate_node/reset_episode")
-        self._wait_for_policy(info)
+        for name in self._informed:
+            self._wait_until_known(name, info)
         row = Row(info)
         self._rows.append(row)
         self._outcome = None
@@ -155,18 +165,30 @@ class EpisodeNode(Node):
             row.bag = yaml.safe_load(self._call("recorder_node/stop"))
         row.outcome = self._outcome
         self._live.update(self._table())
+        if self._pictures:
+            line = f"episode {info.episode}: {self._picture()}"
+            self._live.console.print(line, soft_wrap=True, highlight=False)
 
-    def _wait_for_policy(self, info: EpisodeInfo) -> None:
-        """The announcement travels on a topic of its own; go on when the policy has it."""
+    def _picture(self) -> str:
+        """Where the picture of the episode is, or why there is none; no reason to end the run."""
+        deadline_s = time.monotonic() + PICTURE_PATIENCE_S
+        while not (answer := self._try_call(PICTURE)).success:
+            if time.monotonic() > deadline_s:
+                return f"no picture: {answer.message}"
+            self._spin()
+        return answer.message
+
+    def _wait_until_known(self, name: str, info: EpisodeInfo) -> None:
+        """The announcement travels on a topic of its own; go on when the node has it."""
         deadline_s = time.monotonic() + SERVICE_DEADLINE_S
         while True:
-            answer = self._try_call("policy_node/reset_episode")
+            answer = self._try_call(name)
             if answer.success:
-                known = EpisodeInfo.from_yaml(answer.message, "policy_node/reset_episode")
+                known = EpisodeInfo.from_yaml(answer.message, name)
                 if known.start_ns >= info.start_ns:
                     return
             if time.monotonic() > deadline_s:
-                raise UserError(f"policy_node: not in episode {info.episode}: {answer.message}")
+                raise UserError(f"{name}: not in episode {info.episode}: {answer.message}")
             self._spin()
 
     def _call_when_connected(self, name: str) -> str:

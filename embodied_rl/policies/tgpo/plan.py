@@ -3,9 +3,10 @@ stands. Written by the controller at every step of its twin, read by whoever sho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from embodied_rl.core.embodiment import NANOSECONDS
 from embodied_rl.core.errors import UserError
@@ -91,10 +92,45 @@ class PlanRecord:
 _PLAIN = tuple(key for key in PlanRecord.__dataclass_fields__ if key not in ("regions", "items"))
 
 
-def windows_text(items: Sequence[PlannedItem], dt_s: float) -> str:
-    """Subgoals with their planned times, for a log line: ``A at 12 s, B at 25..27 s``."""
-    parts = []
-    for item in items:
-        first, last = f"{item.first * dt_s:g}", f"{item.last * dt_s:g}"
-        parts.append(f"{item.region} at {first if first == last else f'{first}..{last}'} s")
-    return ", ".join(parts)
+@dataclass
+class Drive:
+    """One episode as it was seen: where the robot went under a plan, and what a monitor said."""
+
+    plan: PlanRecord
+    replaced: list[PlanRecord] = field(default_factory=list)  # with other times, the oldest first
+    times_s: list[float] = field(default_factory=list)  # from the plan's start on
+    positions: list[np.ndarray] = field(default_factory=list)  # (d,) each, m
+    band: list[tuple[float, float, float]] = field(default_factory=list)  # time, low, high
+    verdict: str = ""
+
+    def update(self, plan: PlanRecord) -> None:
+        """A newer state of the same plan, perhaps with new times for what was missed."""
+        if [(i.region, i.first) for i in plan.subgoals] != [
+            (i.region, i.first) for i in self.plan.subgoals
+        ]:
+            self.replaced.append(self.plan)
+        self.plan = plan
+
+    def inside(self, region: str) -> list[tuple[float, float]]:
+        """Begin and end (s) of the spans in which the robot was inside a region."""
+        disc, spans = self.plan.regions[region], []
+        centre = np.array(disc.centre)
+        begun: float | None = None
+        for time_s, position in zip(self.times_s, self.positions):
+            within = np.linalg.norm(position[: len(centre)] - centre) < disc.radius
+            if within and begun is None:
+                begun = time_s
+            elif not within and begun is not None:
+                spans.append((begun, time_s))
+                begun = None
+        if begun is not None:
+            spans.append((begun, self.times_s[-1]))
+        return spans
+
+    def at(self, time_s: float) -> np.ndarray | None:
+        """Position ``(d,)`` nearest to a time; None where there is none within a step."""
+        if not self.times_s:
+            return None
+        nearest = int(np.argmin(np.abs(np.array(self.times_s) - time_s)))
+        found = abs(self.times_s[nearest] - time_s) <= self.plan.dt_s
+        return self.positions[nearest] if found else None
