@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import episode_seed
 from embodied_rl.core.schema import load_yaml_mapping
+from embodied_rl.policies.tgpo.mdp import AugmentedMdp, RewardWeights
 from embodied_rl.policies.tgpo.runtime import Episodes, RunSettings, TgpoPolicy
 from embodied_rl.sim.stl_tasks.task import StlTask, load_task
 from embodied_rl.training.statistics import wilson_interval
@@ -67,6 +70,47 @@ def summary(results: Sequence[TaskResult]) -> dict[str, Any]:
         "layers": {name: _rates([r for r in results if r.task.layers == name]) for name in layers},
         "tasks": {result.task.name: _task(result) for result in results},
     }
+
+
+@torch.no_grad()
+def value_map(policy: TgpoPolicy, task: StlTask, state: Tensor) -> tuple[Tensor, Tensor]:
+    """What the critic thinks of every pair of times of a task with two, and what comes of it.
+
+    Args:
+        state: of the robot at the start ``(1, n)``.
+
+    Returns:
+        Values ``(T + 1, T + 1)`` by the first and the second time in steps, NaN where the times are
+        infeasible; and in the same places whether the policy's mean actions, without new times for
+        what is missed, then satisfy the formula.
+
+    Raises:
+        UserError: the task has another number of times, or several alternatives.
+    """
+    groundings = policy.groundings([task])
+    variables = int(groundings.used.sum())
+    if len(groundings) != 1 or variables != 2:
+        raise UserError(
+            f"task {task.name}: expected one alternative with two times, saw {len(groundings)} "
+            f"with {variables} in '{task.text}'"
+        )
+    side = task.dynamics.steps + 1
+    times = torch.zeros(side * side, policy.config.variables, dtype=torch.long)
+    times[:, :2] = torch.cartesian_prod(torch.arange(side), torch.arange(side))
+    chosen = torch.zeros(len(times), dtype=torch.long)
+    feasible = groundings.feasible(chosen, times)
+    chosen, times = chosen[feasible], times[feasible]
+    mdp = AugmentedMdp(task.dynamics, RewardWeights())
+    observation = mdp.reset(state.expand(len(times), -1), groundings.schedule(chosen, times))
+    values = torch.full((side * side,), float("nan"))
+    values[feasible] = policy.model.value(observation)
+    positions = [task.dynamics.position(mdp.state)]
+    for _ in range(task.dynamics.steps):
+        observation, _ = mdp.step(policy.model.actor(observation))
+        positions.append(task.dynamics.position(mdp.state))
+    met = torch.zeros(side * side, dtype=torch.bool)
+    met[feasible] = task.robustness(torch.stack(positions, dim=1)) > 0
+    return values.view(side, side), met.view(side, side)
 
 
 def _rates(results: Sequence[TaskResult]) -> dict[str, Any]:

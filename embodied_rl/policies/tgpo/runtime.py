@@ -23,7 +23,7 @@ from embodied_rl.sim.dynamics.registry import make_dynamics
 from embodied_rl.sim.stl_tasks.task import StlTask
 from embodied_rl.training.config import read_dataclass
 
-CANDIDATES = 128
+CANDIDATES = 512
 
 
 @dataclass(frozen=True)
