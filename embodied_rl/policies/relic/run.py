@@ -1,0 +1,104 @@
+"""The config file of a ReLIC training: network, world and schedule, PPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.schema import Section
+from embodied_rl.policies.relic.config import POLICY, RelicConfig
+from embodied_rl.sim.navigation.base import TrialWorld
+from embodied_rl.sim.navigation.registry import make_trial_world
+from embodied_rl.training.config import read_dataclass, read_yaml
+from embodied_rl.training.ppo import PpoSettings
+
+
+@dataclass(frozen=True)
+class RelicTraining:
+    """How long, on what.
+
+    One iteration plays ``trials`` trials of ``trial_steps`` steps in worlds drawn anew, and updates
+    the weights ``updates`` times on the way: after every chunk of ``trial_steps / updates`` steps
+    on what the trials are so far, with a loss on the newest chunk, and at the end on all of it.
+    ``shuffle`` puts the finished episodes of each trial in another order after each update but the
+    last. The learning rate rises over the first ``warmup`` iterations.
+    """
+
+    world: str
+    transitions: int = 2_000_000
+    trials: int = 32
+    trial_steps: int = 200
+    updates: int = 4
+    shuffle: bool = False
+    warmup: int = 10
+    save_every: int = 10  # iterations
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("transitions", "trials", "trial_steps", "updates", "save_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
+        for key in ("warmup", "seed"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
+        if self.trial_steps % self.updates:
+            raise ValueError(
+                f"updates: expected a divisor of trial_steps = {self.trial_steps}, saw "
+                f"{self.updates}"
+            )
+
+
+@dataclass(frozen=True)
+class RelicRun:
+    """A whole config file."""
+
+    name: str
+    model: RelicConfig
+    training: RelicTraining
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+
+
+_PARTS: dict[str, type] = {"model": RelicConfig, "training": RelicTraining, "ppo": PpoSettings}
+
+
+def read_run(path: Path, overrides: dict[str, Any] | None = None) -> RelicRun:
+    """Reads a config file; ``overrides`` replace keys of its ``training`` part.
+
+    Raises:
+        UserError: not such a file, or a model that does not fit the world; names the key.
+    """
+    data = read_yaml(path)
+    if overrides and isinstance(data.get("training"), dict):
+        data["training"] = {**data["training"], **overrides}
+    section = Section(str(path), "", data)
+    section.choice("policy", (POLICY,))
+    name = section.text("name")
+    parts = {
+        key: read_dataclass(kind, section.optional_child(key) or Section(str(path), key, {}))
+        for key, kind in _PARTS.items()
+    }
+    section.done()
+    run = RelicRun(name, **parts)
+    check_world(run.model, make_trial_world(run.training.world), str(path))
+    return run
+
+
+def check_world(model: RelicConfig, world: TrialWorld, origin: str) -> None:
+    """Refuses a model that cannot see or act as the world has it.
+
+    Raises:
+        UserError: names the first key that differs.
+    """
+    for key in ("action_count", "feature_count", "cell_count", "code_count"):
+        if getattr(model, key) != getattr(world, key):
+            raise UserError(
+                f"{origin}: model.{key}: expected {getattr(world, key)} as world {world.name} has, "
+                f"saw {getattr(model, key)}"
+            )
+    if model.horizon < world.horizon:
+        raise UserError(
+            f"{origin}: model.horizon: expected at least the {world.horizon} steps of an "
+            f"episode in world {world.name}, saw {model.horizon}"
+        )
