@@ -37,6 +37,8 @@ from embodied_rl.bringup.names import (
 )
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.sim.stl_tasks.specification import find as find_specification
+from embodied_rl.stl.conformal import load as load_calibration
 
 
 class Role(enum.Enum):
@@ -150,6 +152,20 @@ _SIM_TIME = Argument(
 _RECORD = Argument("record", "false", "write one bag an episode", "bool")
 _OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
 _INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
+_MONITOR = Argument(
+    "monitor",
+    "",
+    "specification in temporal logic to watch: a file, or a task; empty: the task of spec, if any",
+)
+_ON_VIOLATION = Argument(
+    "on_violation",
+    "event",
+    "what the monitor does: say it (event), or an emergency stop too",
+    choices=("event", "stop"),
+)
+_CALIBRATION = Argument(
+    "calibration", "", "file of embodied_rl stl calibrate, for the monitor's bounds", "path"
+)
 _EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot", "path")
 
 SIM_ARGUMENTS = (
@@ -158,6 +174,9 @@ SIM_ARGUMENTS = (
         "task", "", f"task of the tabletop; empty: {DEFAULT_TASK}", choices=TASKS, optional=True
     ),
     _SPEC,
+    _MONITOR,
+    _ON_VIOLATION,
+    _CALIBRATION,
     _POLICY,
     _SAMPLES,
     _DEVICE,
@@ -190,6 +209,9 @@ ROBOT_ARGUMENTS = (
     _DEVICE,
     Argument("task", "", "name of the task, told to the policy"),
     _SPEC,
+    _MONITOR,
+    _ON_VIOLATION,
+    _CALIBRATION,
     _INSTRUCTION,
     _RECORD,
     _OUT,
@@ -249,6 +271,9 @@ def _sim(values: dict[str, Value]) -> Graph:
         nodes.append(_recorder(embodiment, out, "", 1, timed, remap))
     if pictures:
         nodes.append(_plan_view(embodiment, out, 1, timed, remap))
+    task_of_logic = str(values["task"]) if world in DEFAULT_SPEC else ""
+    monitor = _monitor(values, task_of_logic, robot, "episode", timed, remap)
+    nodes += monitor
     nodes += [
         _activation(1, timed, remap),
         NodeSpec(
@@ -260,6 +285,7 @@ def _sim(values: dict[str, Value]) -> Graph:
                 "mode": mode,
                 "record": record,
                 "pictures": pictures,
+                "monitor": bool(monitor),
                 "out": str(out),
             }
             | timed,
@@ -310,6 +336,10 @@ def _robot(values: dict[str, Value]) -> Graph:
         nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
     if is_tgpo(policy):
         nodes.append(_plan_view(embodiment, out, 1, timed, remap))
+    # Nobody announces the episodes of a robot, but a policy with a plan says when it begins.
+    anchor = "episode" if values["spec"] and not values["monitor"] else "start"
+    task_of_logic = str(values["task"]) if values["spec"] else ""
+    nodes += _monitor(values, task_of_logic, robot, anchor, timed, remap)
     nodes.append(_activation(1, timed, remap))
     return Graph(
         "robot",
@@ -384,6 +414,37 @@ def _recorder(
     } | timed
     # closing a bag of images on a slow disk takes longer than ending a node
     return NodeSpec("recorder_node", "recorder_node", stage, parameters, remap, stop_s=30.0)
+
+
+def _monitor(
+    values: dict[str, Value],
+    task: str,
+    robot: Embodiment,
+    anchor: str,
+    timed: dict[str, Value],
+    remap: tuple[tuple[str, str], ...],
+) -> list[NodeSpec]:
+    """The monitor of what is to be watched, if anything is: the argument, else the task."""
+    watched = str(values["monitor"]) or task
+    if Path(watched).is_file():
+        watched = str(Path(watched).absolute())
+    for name in ("on_violation", "calibration"):
+        if not watched and values[name] not in ("", "event"):
+            raise UserError(f"{name}:={values[name]} is for a monitor: add monitor:=FILE")
+    if not watched:
+        return []
+    if values["monitor"]:  # refused here, not by one of several nodes; the task has been checked
+        specification = find_specification(watched, robot)
+        if values["calibration"]:
+            load_calibration(Path(str(values["calibration"])), specification)
+    parameters: dict[str, Value] = {
+        "embodiment": robot.origin,
+        "spec": watched,
+        "anchor": anchor,
+        "on_violation": values["on_violation"],
+        "calibration": values["calibration"],
+    } | timed
+    return [NodeSpec("stl_monitor_node", "stl_monitor_node", 1, parameters, remap)]
 
 
 def _out_folder(values: dict[str, Value]) -> Path:

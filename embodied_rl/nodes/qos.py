@@ -28,12 +28,14 @@ def recording(message_type: str) -> QoSProfile:
     return reliable(100 if message_type == IMAGE else 2000)
 
 
+def latched(depth: int) -> QoSProfile:
+    """Reliable, and the last ``depth`` messages also for whoever subscribes later."""
+    profile = reliable(depth)
+    profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    return profile
+
+
 COMMANDS = reliable(10)
 DIAGNOSTICS = reliable(10)
 CLOCK = reliable(1)
-LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
+LATCHED = latched(1)

@@ -292,18 +292,7 @@ class RecorderNode(Node):
 
     def _take_waiting(self) -> int:
         """Handle what has arrived but was not dispatched yet; how many messages that was."""
-        taken = 0
-        for topic in self._topics.values():
-            assert topic.subscriber is not None
-            subscription = topic.subscriber.subscription
-            while True:
-                with subscription.handle:
-                    found = subscription.handle.take_message(subscription.msg_type, True)
-                if found is None:
-                    break
-                self._on_message(topic, found[0])
-                taken += 1
-        return taken
+        return sum(t.subscriber.take_waiting() for t in self._topics.values() if t.subscriber)
 
     def _drain(self) -> None:
         """Take in what is under way: until nothing has come for a moment."""

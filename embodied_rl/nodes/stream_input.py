@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 
 from embodied_rl.core.decode import decode
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
@@ -63,6 +65,8 @@ class StreamInput:
         node: whose executor runs the callbacks.
         receive: called with (key, sample, arrival) on that executor's thread; the arrival is the
             ``time.perf_counter()`` at which the message's callback began.
+        profile: quality of service for a message type.
+        ahead_ns: how far a stamp may lie ahead of the clock; default two control periods.
     """
 
     def __init__(
@@ -71,8 +75,11 @@ class StreamInput:
         embodiment: Embodiment,
         keys: Iterable[str],
         receive: Callable[[str, Sample, float], None],
+        profile: Callable[[str], QoSProfile] = qos.stream,
+        ahead_ns: int | None = None,
     ):
-        self._node, self._embodiment, self._receive = node, embodiment, receive
+        self._node, self._receive = node, receive
+        self._ahead_ns = FUTURE_PERIODS * embodiment.period_ns if ahead_ns is None else ahead_ns
         streams = embodiment.require(keys)
         self.meters = {key: StreamMeter(stream) for key, stream in streams.items()}
         self.notes: Counter[str] = Counter()
@@ -86,10 +93,29 @@ class StreamInput:
                 messages.MESSAGE_CLASSES[group[0].type],
                 topic,
                 functools.partial(self._on_message, group),
-                qos.stream(group[0].type),
+                profile(group[0].type),
             )
             for topic, group in by_topic.items()
         ]
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        return [subscriber.subscription for subscriber in self._subscribers]
+
+    @property
+    def lost(self) -> int:
+        """Messages that the middleware had to drop."""
+        return sum(subscriber.lost for subscriber in self._subscribers)
+
+    def take_waiting(self) -> None:
+        """Handle the messages that have arrived but were not dispatched yet."""
+        for subscriber in self._subscribers:
+            subscriber.take_waiting()
+
+    def match(self) -> None:
+        """Settle for what publishers offer, see :meth:`Subscriber.match`."""
+        for subscriber in self._subscribers:
+            subscriber.match()
 
     def close(self) -> None:
         for subscriber in self._subscribers:
@@ -97,7 +123,7 @@ class StreamInput:
 
     def _on_message(self, group: list[Stream], message) -> None:
         arrival_s = time.perf_counter()
-        latest_ns = messages.now_ns(self._node) + FUTURE_PERIODS * self._embodiment.period_ns
+        latest_ns = messages.now_ns(self._node) + self._ahead_ns
         for stream in group:
             meter = self.meters[stream.key]
             try:
@@ -131,8 +157,7 @@ class StreamInput:
 
     def check_rates(self) -> None:
         """Raises UserError for the first stream that is missing or too slow to act upon."""
-        for subscriber in self._subscribers:
-            subscriber.match()
+        self.match()
         for meter in self.meters.values():
             stream, last = meter.stream, meter.last_refusal
             because = f" ({meter.refused} refused, last: {last})" if last else ""

@@ -45,6 +45,17 @@ class Subscriber:
     def _on_lost(self, event: Any) -> None:
         self.lost = event.total_count
 
+    def take_waiting(self) -> int:
+        """Handle what has arrived but was not dispatched yet; how many messages that was."""
+        taken = 0
+        while True:
+            with self.subscription.handle:
+                found = self.subscription.handle.take_message(self._kind, self._raw)
+            if found is None:
+                return taken
+            self._callback(found[0])
+            taken += 1
+
     def match(self) -> None:
         """Subscribe anew as best effort if a publisher has turned out to offer nothing better."""
         if self._profile.reliability == ReliabilityPolicy.BEST_EFFORT:

@@ -100,6 +100,18 @@ def signal_names(expression: Expression) -> set[str]:
     return set().union(*(signal_names(child) for child in children(expression)))
 
 
+def substitute(expression: Expression, values: Mapping[str, Expression]) -> Expression:
+    """The expression with the named signals replaced."""
+    if isinstance(expression, Signal):
+        return values.get(expression.name, expression)
+    parts = [substitute(child, values) for child in children(expression)]
+    if isinstance(expression, Negative):
+        return Negative(*parts)
+    if isinstance(expression, Arithmetic):
+        return Arithmetic(expression.operator, *parts)
+    return Call(expression.function, tuple(parts)) if isinstance(expression, Call) else expression
+
+
 def evaluate(expression: Expression, signals: Mapping[str, Any], functions: Functions) -> Any:
     """The value on arrays of any one shape.
 

@@ -62,6 +62,11 @@ class Specification:
     def dt_ns(self) -> int:
         return round(self.dt_s * NANOSECONDS)
 
+    def asks_the_same_as(self, other: Specification) -> bool:
+        """Whether the formulas are the same, whatever their names."""
+        mine, theirs = self.formulas.values(), other.formulas.values()
+        return [*mine] == [*theirs] and self.signals == other.signals and self.dt_s == other.dt_s
+
     def content_hash(self) -> str:
         """Hash of what fixes a robustness and its prediction, 16 hex digits; topics are left out,
         so that what was measured in a simulator holds for a robot with other topic names."""

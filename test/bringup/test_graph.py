@@ -66,7 +66,9 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
     assert [n.parameters["samples"] for n in four.nodes if n.name == "policy_node"] == [4]
     assert told["command_gate_node"] == {"embodiment", "mode"}
     assert told["recorder_node"] == {"embodiment", "out", "instruction"}
-    assert told["episode_node"] == {"episodes", "mode", "record", "pictures", "out"}
+    assert told["episode_node"] == {
+        "episodes", "mode", "record", "pictures", "monitor", "out",
+    }  # fmt: skip
 
 
 def test_a_specification_is_the_task_of_simulator_and_policy(tmp_path):
@@ -100,6 +102,47 @@ def test_other_policies_have_no_plan_to_show(robot_file, checkpoint):
     assert all(node.name != "plan_view_node" for node in (*sim.nodes, *robot.nodes))
     assert sim.nodes[0].parameters["task"] == "replace_object"
     assert sim.nodes[0].parameters["cameras"] == "fixed,wrist"
+
+
+RETURN_HOME = "sim_worlds/tabletop/return_home.stl.yaml"
+
+
+def test_a_monitor_watches_a_file_or_the_task(robot_file, checkpoint):
+    def monitor(kind: str, given: dict[str, str]) -> graph.NodeSpec | None:
+        return {node.name: node for node in build(kind, given).nodes}.get("stl_monitor_node")
+
+    file = str(environment.share_file(RETURN_HOME))
+    assert monitor("sim", {}) is None
+    assert monitor("robot", {"embodiment": robot_file, "policy": checkpoint}) is None
+    found = monitor("sim", {"monitor": file, "on_violation": "stop"})
+    assert found.stage == 1 and found.role is Role.REQUIRED
+    assert found.parameters == {
+        "embodiment": robot_file, "spec": file, "anchor": "episode", "on_violation": "stop",
+        "calibration": "", "use_sim_time": True,
+    }  # fmt: skip
+    robot = {"embodiment": robot_file, "policy": checkpoint, "monitor": file}
+    assert monitor("robot", robot).parameters["anchor"] == "start"
+    arena = monitor("sim", {"world": "arena", "spec": "unicycle_02"})
+    assert arena.parameters["spec"].endswith("unicycle_02.yaml")
+    conductor = build("sim", {"monitor": file}).nodes[-1]
+    assert conductor.parameters["monitor"] is True
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"on_violation": "stop"}, "on_violation:=stop is for a monitor: add monitor:=FILE"),
+        ({"monitor": "nowhere.yaml"}, "nowhere.yaml: cannot be read: No such file"),
+        ({"monitor": RETURN_HOME, "world": "arena", "spec": "unicycle_02"}, "stream: expected one"),
+        ({"monitor": RETURN_HOME, "calibration": "none.yaml"}, "none.yaml: cannot be read"),
+    ],
+)
+def test_a_monitor_that_cannot_be_is_refused_before_anything_starts(given, complaint):
+    given = dict(given)
+    if given.get("monitor") == RETURN_HOME:
+        given["monitor"] = str(environment.share_file(RETURN_HOME))
+    with pytest.raises(UserError, match=complaint):
+        build("sim", given)
 
 
 def test_a_namespace_gets_a_clock_of_its_own():
