@@ -47,7 +47,7 @@ class Layout:
 LAYOUTS = {
     "quadrotor": Layout(goal_radius=(0.6, 0.9)),
     "arm": Layout(
-        goal_radius=(0.06, 0.09),
+        goal_radius=(0.04, 0.06),
         obstacle_radius=(0.08, 0.15),
         gap=0.06,
         start_side=0.3,
