@@ -2,9 +2,9 @@
 
 The unit of budget is the transition. TGPO trains one policy for all tasks of the robot with the
 budget B of its config; a learning rival (f_mdp, tau_mdp, rnn) trains one policy for each of the n
-tasks with B / n; a planning rival (cem, grad) may call the model B / n times for every single
-start, which is far more in all. Networks have the same width. All meet the same starts; planners
-only the first of them.
+tasks with B / n, and a network of the same width and first noise; a planning rival (cem, grad) may
+call the model B / n times for every single start, which is far more in all. All meet the same
+starts; planners only the first of them.
 
 TGPO's own arms: ``tgpo`` (critic-guided training and test), ``uniform`` (no chain in training),
 ``random`` (the model of ``tgpo``, times drawn at random at test), ``given_up`` (missed subgoals get
@@ -23,12 +23,19 @@ from typing import Any
 import torch
 import tyro
 from _report import Target, report
+from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import episode_seed
-from embodied_rl.policies.tgpo.baselines.config import LEARNING, PLANNING, read_baseline
+from embodied_rl.policies.tgpo.baselines.config import (
+    LEARNING,
+    PLANNING,
+    BaselineRun,
+    read_baseline,
+)
 from embodied_rl.policies.tgpo.baselines.learners import run_learner, train_learner
 from embodied_rl.policies.tgpo.baselines.planners import plan
 from embodied_rl.policies.tgpo.config import TgpoRun, read_run
@@ -41,7 +48,7 @@ from embodied_rl.training.statistics import wilson_interval
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 OWN = ("tgpo", "uniform", "random", "given_up")
 METHODS = (*OWN, *LEARNING, *PLANNING)
-LEAST = {"linear": 0.80, "unicycle": 0.65, "quadrotor": 0.50}
+LEAST = {"linear": 0.80, "unicycle": 0.65, "quadrotor": 0.50, "arm": 0.60}
 PER_TASK = "tasks"
 
 
@@ -49,7 +56,7 @@ PER_TASK = "tasks"
 class Arguments:
     """Success rates with Wilson 95 % intervals, by class of formula."""
 
-    robot: str = "linear"
+    robots: tuple[str, ...] = tuple(LEAST)
     methods: tuple[str, ...] = METHODS
     seeds: int = 3
     """Training seeds, 0 and up."""
@@ -59,6 +66,8 @@ class Arguments:
     """Starts for cem and grad, which plan each one anew."""
     work: Path = Path("runs/tgpo_success")
     """Trained models and measured cells."""
+    stored: bool = False
+    """Measure nothing: show what the work folder has of these settings."""
     json: Path | None = None
 
 
@@ -72,6 +81,10 @@ class Cell:
     arguments: Arguments
 
     @property
+    def robot(self) -> str:
+        return self.run.model.dynamics
+
+    @property
     def tasks(self) -> list[StlTask]:
         return [load_task(name) for name in self.run.training.tasks]
 
@@ -80,17 +93,25 @@ class Cell:
         """Transitions for one task."""
         return self.run.training.transitions // len(self.run.training.tasks)
 
+    @property
+    def rival(self) -> BaselineRun:
+        """The method's config; width and first noise of its network are those of TGPO's."""
+        rival = read_baseline(CONFIGS / f"tgpo_rival_{self.method}.yaml")
+        own = self.run.model
+        learner = replace(rival.learner, width=own.width, log_std=own.log_std)
+        return replace(rival, learner=learner)
+
     def file(self) -> Path:
         """Named after everything that the result depends on but the code."""
         a = self.arguments
         if self.method in OWN:
             settings = [repr(self.run), self.seed, a.episodes]
         else:
-            rival = read_baseline(CONFIGS / f"tgpo_rival_{self.method}.yaml")
-            settings = [self.run.training.tasks, self.share, self.seed, a.episodes, repr(rival)]
+            settings = [self.run.training.tasks, self.share, self.seed, a.episodes]
+            settings += [repr(self.rival)]
             settings += [a.planner_episodes] if self.method in PLANNING else []
         tag = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:10]
-        return a.work / a.robot / f"{self.method}_{self.seed}_{tag}.json"
+        return a.work / self.robot / f"{self.method}_{self.seed}_{tag}.json"
 
     def result(self) -> dict[str, Any]:
         """The stored result, or the one of measuring now."""
@@ -109,7 +130,7 @@ class Cell:
             allocation=replace(self.run.allocation, guided=guided),
         )
         tag = hashlib.sha256(repr(run).encode()).hexdigest()[:10]
-        folder = self.arguments.work / self.arguments.robot / f"model_{tag}"
+        folder = self.arguments.work / self.robot / f"model_{tag}"
         if not folder.exists():
             train_tgpo(run, out=folder, work=folder.with_name(f"state_{tag}"), resume=True)
         settings = {"random": RunSettings(candidates=1), "given_up": RunSettings(replan=False)}
@@ -123,8 +144,7 @@ class Cell:
         return {r.task.name: [r.successes, self.arguments.episodes] for r in results}
 
     def _rival(self) -> dict[str, list[int]]:
-        rival = read_baseline(CONFIGS / f"tgpo_rival_{self.method}.yaml")
-        found = {}
+        rival, found = self.rival, {}
         for number, task in enumerate(self.tasks):
             starts = torch.Generator().manual_seed(episode_seed(self.seed, 2 * number))
             state = task.start(self.arguments.episodes, starts)
@@ -139,48 +159,92 @@ class Cell:
         return found
 
 
-def rates(name: str, tasks: Sequence[StlTask], cells: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Success over all seeds and tasks, and by class of formula."""
-    found: dict[str, float] = {}
-    for layers in ("", TWO_LAYER, MULTI_LAYER):
-        rows = [c[t.name] for c in cells for t in tasks if layers in ("", t.layers)]
+def rates(tasks: Sequence[StlTask], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Success with its interval over all seeds and tasks, by class of formula, and by seed."""
+    found: dict[str, Any] = {"seeds": len(cells)}
+    for layers in ("all", TWO_LAYER, MULTI_LAYER):
+        rows = [c[t.name] for c in cells for t in tasks if layers in ("all", t.layers)]
         successes, starts = (sum(row[i] for row in rows) for i in (0, 1))
-        key = f"{name}.{layers}" if layers else name
         low, high = wilson_interval(successes, starts)
-        found |= {f"{key}.success": successes / starts, f"{key}.low": low, f"{key}.high": high}
+        found[layers] = {"success": successes / starts, "low": low, "high": high}
+    found["by_seed"] = [
+        sum(hits for hits, _ in cell.values()) / sum(starts for _, starts in cell.values())
+        for cell in cells
+    ]
+    return {**found, "cells": list(cells)}
+
+
+def measured(arguments: Arguments, robot: str) -> dict[str, dict[str, Any]]:
+    """The rates of every method; with ``stored`` of those alone that were measured before."""
+    run, found = read_run(CONFIGS / f"tgpo_{robot}.yaml"), {}
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("", total=len(arguments.methods) * arguments.seeds)
+        for method in arguments.methods:
+            cells = [Cell(run, method, seed, arguments) for seed in range(arguments.seeds)]
+            if arguments.stored:
+                cells = [cell for cell in cells if cell.file().exists()]
+            results = []
+            for cell in cells:
+                progress.update(bar, description=f"{robot}, {method}, seed {cell.seed}")
+                results.append(cell.result())
+                progress.advance(bar)
+            if results:
+                found[method] = rates([load_task(name) for name in run.training.tasks], results)
     return found
+
+
+def figures_of(robot: str, found: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Success, and TGPO's lead over what it is compared with."""
+    figures = {f"{robot}.{method}": rates["all"]["success"] for method, rates in found.items()}
+    if "tgpo" not in found:
+        return figures
+    own = figures[f"{robot}.tgpo"]
+    rivals = [figures[f"{robot}.{method}"] for method in (*LEARNING, *PLANNING) if method in found]
+    if rivals:
+        figures[f"{robot}.over_best_rival"] = own - max(rivals)
+    for method in ("uniform", "random"):
+        if method in found:
+            figures[f"{robot}.over_{method}"] = own - figures[f"{robot}.{method}"]
+    if "f_mdp" in found:
+        nested = [found[method][MULTI_LAYER]["success"] for method in ("tgpo", "f_mdp")]
+        figures[f"{robot}.multi_layer_over_f_mdp"] = nested[0] - nested[1]
+    return figures
+
+
+def table(found: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    """One row an arm."""
+    shown = Table(title="robustness of the formula above 0, Wilson 95 %", title_justify="left")
+    for column in ("robot", "method", "success", "two layers", "nested", "by training seed"):
+        shown.add_column(column)
+    for robot, methods in found.items():
+        for method, rates in methods.items():
+            low, high = (rates["all"][end] for end in ("low", "high"))
+            cells = [f"{rates['all']['success']:.3f} [{low:.3f}, {high:.3f}]"]
+            cells += [f"{rates[layers]['success']:.3f}" for layers in (TWO_LAYER, MULTI_LAYER)]
+            seeds = " ".join(f"{value:.3f}" for value in rates["by_seed"])
+            shown.add_row(robot, method, *cells, seeds)
+        shown.add_section()
+    return shown
 
 
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench tgpo_success")
-    unknown = sorted(set(arguments.methods) - set(METHODS))
-    if unknown or arguments.robot not in LEAST:
-        seen = unknown or arguments.robot
+    unknown = sorted({*arguments.methods} - {*METHODS} | {*arguments.robots} - {*LEAST})
+    if unknown:
         raise UserError(
             f"bench tgpo_success: expected robots {sorted(LEAST)} and methods {list(METHODS)}, "
-            f"saw {seen}"
+            f"saw {unknown}"
         )
     torch.set_num_threads(1)
-    run = read_run(CONFIGS / f"tgpo_{arguments.robot}.yaml")
-    figures: dict[str, float] = {"seeds": arguments.seeds, "transitions": run.training.transitions}
-    series: dict[str, Any] = {}
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("", total=len(arguments.methods) * arguments.seeds)
-        for method in arguments.methods:
-            cells = []
-            for seed in range(arguments.seeds):
-                progress.update(bar, description=f"{method}, seed {seed}")
-                cells.append(Cell(run, method, seed, arguments).result())
-                progress.advance(bar)
-            tasks = [load_task(name) for name in run.training.tasks]
-            figures |= rates(method, tasks, cells)
-            series[method] = cells
-    targets: dict[str, Target] = {}
-    if "tgpo" in arguments.methods:
-        targets["tgpo.success"] = (">=", LEAST[arguments.robot])
-    if {"tgpo", "f_mdp"} <= set(arguments.methods):
-        key = f"{MULTI_LAYER}.success"
-        figures["tgpo_over_f_mdp"] = figures[f"tgpo.{key}"] - figures[f"f_mdp.{key}"]
-        targets["tgpo_over_f_mdp"] = (">=", 0.15)
-    name = f"tgpo_success_{arguments.robot}"
-    return report(name, figures, targets, arguments.json, series)
+    found = {robot: measured(arguments, robot) for robot in arguments.robots}
+    found = {robot: methods for robot, methods in found.items() if methods}
+    if not found:
+        raise UserError(f"{arguments.work}: expected measured cells of these settings, saw none")
+    figures: dict[str, float] = {}
+    for robot, methods in found.items():
+        figures |= figures_of(robot, methods)
+    bounds = {f"{robot}.tgpo": least for robot, least in LEAST.items()}
+    bounds |= {"unicycle.over_best_rival": 0.0, "linear.multi_layer_over_f_mdp": 0.15}
+    targets: dict[str, Target] = {k: (">=", v) for k, v in bounds.items() if k in figures}
+    Console().print(table(found))
+    return report("tgpo_success", figures, targets, arguments.json, found)

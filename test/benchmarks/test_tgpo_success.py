@@ -40,24 +40,41 @@ def test_cells_are_measured_once_under_one_budget(
 
     monkeypatch.setattr(tgpo_success, "train_learner", counted)
     out = configs / "found.json"
-    arguments = ["--seeds", "1", "--episodes", "8", "--work", str(configs / "work")]
+    arguments = [
+        "--robots",
+        "linear",
+        "--seeds",
+        "1",
+        "--episodes",
+        "8",
+        "--work",
+        str(configs / "work"),
+    ]
     arguments += ["--json", str(out), "--methods", "tgpo", "random", "f_mdp"]
     tgpo_success.main(arguments)
     assert budgets == [("linear_01", 4096), ("linear_07", 4096)]
-    found = json.loads(out.read_text())
+    found, share = json.loads(out.read_text()), {}
     for method in ("tgpo", "random", "f_mdp"):
-        cells = found["series"][method][0]
-        share = sum(successes for successes, _ in cells.values()) / 16
-        assert found["figures"][f"{method}.success"] == pytest.approx(share)
-        assert found["figures"][f"{method}.multi_layer.success"] == cells["linear_07"][0] / 8
-    assert set(found["targets"]) == {"tgpo.success", "tgpo_over_f_mdp"}
-    tgpo_success.main(arguments)
-    assert len(budgets) == 2  # the cells are read, not measured again
+        rates = found["series"]["linear"][method]
+        cells = rates["cells"][0]
+        share[method] = sum(successes for successes, _ in cells.values()) / 16
+        assert found["figures"][f"linear.{method}"] == pytest.approx(share[method])
+        assert rates["multi_layer"]["success"] == cells["linear_07"][0] / 8
+        assert rates["by_seed"] == [pytest.approx(share[method])]
+    for key, method in (("over_random", "random"), ("over_best_rival", "f_mdp")):
+        lead = share["tgpo"] - share[method]
+        assert found["figures"][f"linear.{key}"] == pytest.approx(lead)
+    assert set(found["targets"]) == {"linear.tgpo", "linear.multi_layer_over_f_mdp"}
     capsys.readouterr()
+    tgpo_success.main([*arguments[:2], "--seeds", "3", *arguments[4:], "--stored"])
+    assert len(budgets) == 2  # the cells are read, not measured again, and the others left out
+    assert "f_mdp" in capsys.readouterr().out
+    with pytest.raises(UserError, match="expected measured cells of these settings, saw none"):
+        tgpo_success.main([*arguments, "--stored", "--work", str(configs / "other")])
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="saw .'sac'."):
+    with pytest.raises(UserError, match="saw ..sac.."):
         tgpo_success.main(["--methods", "sac"])
-    with pytest.raises(UserError, match="saw boat"):
-        tgpo_success.main(["--robot", "boat"])
+    with pytest.raises(UserError, match="saw ..boat.."):
+        tgpo_success.main(["--robots", "boat"])
