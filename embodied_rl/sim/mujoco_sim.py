@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Outcome
 from embodied_rl.core.window import Sample
 from embodied_rl.sim.base import check_command, choose, timing
+from embodied_rl.sim.noise import SensorNoise
 from embodied_rl.sim.render import CameraModel, SceneRenderer, camera_model
-from embodied_rl.sim.tasks.base import RUNNING, ObjectState, Start, Task, upright_quaternion
-from embodied_rl.sim.worlds.base import CameraSource, JointSource, PointSource, World
+from embodied_rl.sim.tasks.base import RUNNING, Task
+from embodied_rl.sim.worlds.base import CameraSource, Scene, World
 
 SETTLE_STEPS = 100
-JUDGE_PERIOD_NS = 50_000_000  # how often the task looks at its object
+JUDGE_PERIOD_NS = 50_000_000  # how often the task looks at the state
 UNSTABLE = Outcome(done=True, success=False, reason="unstable", score=0.0)
-NOISE_BLOCK = 64  # samples of sensor noise drawn at a time
 
 
 class MujocoSimulator:
@@ -64,9 +63,14 @@ class MujocoSimulator:
         self._substeps = self._step_ns // self.physics_step_ns
         self._judge_ns = self._step_ns * max(1, JUDGE_PERIOD_NS // self._step_ns)
         self._noise_factor = noise
-        self._bind_commands()
-        self._bind_streams(cameras)
-        self._bind_object()
+        scene = Scene(self.model, self.data, embodiment, task, self._step_ns)
+        self._actuation = world.actuation(scene)
+        self._stage = world.stage(scene)
+        self._bind_streams(scene, cameras)
+        self._command = np.zeros(embodiment.action_dim)
+        kinds = mujoco.mjtWarning
+        bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
+        self._warnings = [self.data.warning[kind] for kind in bad]
         self.instances = _instance_ids({**world.instances, **task.instances})
         self._renderer = SceneRenderer(self.model, self._instance_of_geom())
         self._time_ns = self._start_ns = 0
@@ -74,53 +78,7 @@ class MujocoSimulator:
         self._samples: dict[str, Sample] | None = None
 
     # ------------------------------------------------------------------ binding names to numbers
-    def _bind_commands(self) -> None:
-        names = self.embodiment.action_names
-        unknown = [name for name in names if name not in self.world.joints]
-        if unknown:
-            raise UserError(
-                f"{self.embodiment.origin}: commands: world '{self.world.name}' has no joints "
-                f"{unknown}; it has {sorted(self.world.joints)}"
-            )
-        bindings = [self.world.joints[name] for name in names]
-        model = self.model
-        actuators = [model.actuator(b.actuator).id for b in bindings]
-        if sorted(actuators) != list(range(model.nu)):
-            raise UserError(
-                f"{self.embodiment.origin}: commands: world '{self.world.name}' has "
-                f"{model.nu} actuators, the commands move {len(set(actuators))} of them"
-            )
-        # a servo whose set point is an activation glides; its control is the set point's velocity
-        integrates = model.actuator_dyntype == mujoco.mjtDyn.mjDYN_INTEGRATOR
-        self._set_points = self.data.act
-        # action order -> order of MuJoCo's controls; a slice where nothing is to be reordered
-        order = np.argsort(actuators)
-        self._order = _as_slice(order)
-        self._control = self.data.ctrl
-        self._reached = self._control.copy()  # controls of the last command
-        self._scale = np.array([b.control_per_unit for b in bindings])
-        self._command = np.zeros(len(names))
-        for key, part in self.embodiment.slices().items():
-            wanted = self.embodiment.commands[key].type == JOINT_TRAJECTORY
-            for index, name in zip(range(part.start, part.stop), names[part]):
-                if wanted != integrates[actuators[index]]:
-                    kind = "glides" if integrates[actuators[index]] else "jumps"
-                    raise UserError(
-                        f"{self.embodiment.origin}: commands.{key}.type: joint {name} of world "
-                        f"'{self.world.name}' {kind} to its target, another type fits it"
-                    )
-        self._glides = _as_slice(np.flatnonzero(integrates))
-        self._jumps = np.where(integrates, 0.0, 1.0)
-        self._glide_rate = np.where(integrates, NANOSECONDS / self._step_ns, 0.0)  # 1/s
-        arm = self.embodiment.chain.joints if self.embodiment.chain else ()
-        self._arm = np.array([names.index(joint) for joint in arm], dtype=np.int64)
-        self._arm_qpos = self._addresses(arm, model.jnt_qposadr)
-
-    def _addresses(self, joints: Sequence[str], table: np.ndarray) -> np.ndarray:
-        ids = [self.model.joint(self.world.joints[joint].joint).id for joint in joints]
-        return table[ids]
-
-    def _bind_streams(self, cameras: Sequence[str]) -> None:
+    def _bind_streams(self, scene: Scene, cameras: Sequence[str]) -> None:
         """For each step of the cycle after which all streams are due together: what is due."""
         states, self._images, periods = {}, {}, {}
         self._noises = []
@@ -132,9 +90,9 @@ class MujocoSimulator:
                     f"such stream; it has {sorted(self.world.sources)}"
                 )
             if not isinstance(source, CameraSource):
-                noise = _Noise(key, self._noise_factor * source.sigma, stream.shape)
+                noise = SensorNoise(key, self._noise_factor * source.sigma, stream.shape)
                 self._noises.append(noise)
-                states[key] = (key, *self._reader(source, stream.joints), noise)
+                states[key] = (key, self.world.reader(scene, stream, source, noise))
             elif key in cameras:
                 self._images[key] = source
             else:
@@ -150,36 +108,6 @@ class MujocoSimulator:
                     [key for key in due if key in self._images],
                 )
             )
-
-    def _reader(
-        self, source: JointSource | PointSource, joints: Sequence[str]
-    ) -> tuple[np.ndarray, Any]:
-        """An array of ``MjData`` and the index that gives the stream's value."""
-        if isinstance(source, PointSource):
-            if source.element == "site":
-                return self.data.site_xpos, self.model.site(source.name).id
-            name = self.task.object_body if source.element == "object" else source.name
-            return self.data.xpos, self.model.body(name).id
-        if source.quantity == "position":
-            return self.data.qpos, _as_slice(self._addresses(joints, self.model.jnt_qposadr))
-        return self.data.qvel, _as_slice(self._addresses(joints, self.model.jnt_dofadr))
-
-    def _bind_object(self) -> None:
-        kinds = mujoco.mjtWarning
-        bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
-        self._warnings = [self.data.warning[kind] for kind in bad]
-        model, body = self.model, self.model.body(self.task.object_body)
-        first, joints = int(body.jntadr[0]), int(body.jntnum[0])
-        free = joints > 0 and model.jnt_type[first] == mujoco.mjtJoint.mjJNT_FREE
-        self._object_qpos = int(model.jnt_qposadr[first]) if free else None
-        self._object_root = int(model.body_rootid[body.id])
-        dof = int(body.dofadr[0])  # a free body's first three are its velocity
-        self._object_velocity = self.data.qvel[dof : dof + min(int(body.dofnum[0]), 3)]
-        self._object_position = self.data.xpos[body.id]
-        self._tool_position = self.data.site_xpos[model.site(self.world.tool_site).id]
-        fingers = {model.geom(name).id for name in self.world.finger_geoms}
-        self._object_geoms = set(range(body.geomadr[0], body.geomadr[0] + body.geomnum[0]))
-        self._finger_geoms = fingers
 
     def _instance_of_geom(self) -> np.ndarray:
         """``(ngeom,)``: the instance of the nearest body up the tree that is one."""
@@ -213,50 +141,26 @@ class MujocoSimulator:
         self._samples, self._outcome = None, RUNNING
         for noise in self._noises:
             noise.reset(seed)
-        start = self.task.start(np.random.default_rng([seed, zlib.crc32(b"task")]))
-        model, data = self.model, self.data
-        mujoco.mj_resetData(model, data)
-        self._command = np.zeros_like(self._command)
-        chain = self.embodiment.chain
-        if chain is not None:
-            arm = chain.inverse(start.tool_position, self.world.tool_down, self.world.home)
-            data.qpos[self._arm_qpos] = arm
-            self._command[self._arm] = arm
-        self._place_object(start)
-        self._reached = (self._command * self._scale)[self._order]
-        self._control[:] = self._reached * self._jumps
-        self._set_points[:] = self._reached[self._glides]
+        mujoco.mj_resetData(self.model, self.data)
+        self._command = self._stage.start(np.random.default_rng([seed, zlib.crc32(b"task")]))
+        self._actuation.reset(self._command)
         # fingers and contacts come to rest before the episode begins
-        mujoco.mj_step(model, data, nstep=SETTLE_STEPS)
-        data.qvel[:] = 0.0
-        mujoco.mj_forward(model, data)
-
-    def _place_object(self, start: Start) -> None:
-        place, turn = self._object_qpos, upright_quaternion(start.object_yaw)
-        if place is not None:
-            self.data.qpos[place : place + 3] = start.object_position
-            self.data.qpos[place + 3 : place + 7] = turn
-        else:  # stands on the table, with whatever it is mounted on
-            self.model.body_pos[self._object_root, :2] = start.object_position[:2]
-            self.model.body_quat[self._object_root] = turn
+        mujoco.mj_step(self.model, self.data, nstep=SETTLE_STEPS)
+        self.data.qvel[:] = 0.0
+        mujoco.mj_forward(self.model, self.data)
 
     def read(self, render: bool = True) -> dict[str, Sample]:
         if self._samples is None:
             now = self._time_ns
             states, images = self._due[now % self._reset_ns // self._step_ns]
-            # sites and bodies are where the last physics step began: 2 ms behind the joints, as the
-            # poses that a real driver computes from its joints are
-            samples = {
-                key: Sample(now, array[index] + next(noise.rows))
-                for key, array, index, noise in states
-            }
+            samples = {key: Sample(now, measure()) for key, measure in states}
             if images and render:
                 samples.update(self._render(images))
             self._samples = samples
         return dict(self._samples)
 
     def step(self, command: np.ndarray) -> None:
-        """Advance one step: joints with a trajectory glide to the target, the others jump to it.
+        """Advance one step.
 
         Raises:
             UserError: another shape, or a target that is not finite; nothing has moved then.
@@ -266,17 +170,15 @@ class MujocoSimulator:
         # the squared length is finite if all values are, and cheap; look closer only if not
         if target.shape != previous.shape or not math.isfinite(target.dot(target)):
             target = check_command(self.embodiment, command)
-        reached = (target * self._scale)[self._order]
-        control = np.subtract(reached, self._reached, out=self._control)
-        control *= self._glide_rate
-        control += reached * self._jumps
+        self._actuation.begin(target)
         mujoco.mj_step(self.model, self.data, nstep=self._substeps)
-        self._set_points[:] = reached[self._glides]  # without the rounding of the integration
-        self._command, self._reached = target.copy(), reached
+        self._actuation.end()
+        self._command = target.copy()
         self._time_ns += self._step_ns
         self._samples = None
         if self._time_ns % self._judge_ns == 0 and not self._outcome.done:
-            self._outcome = UNSTABLE if self._diverged() else self.task.update(self._object_state())
+            elapsed_ns = self._time_ns - self._start_ns
+            self._outcome = UNSTABLE if self._diverged() else self._stage.judge(elapsed_ns)
 
     def outcome(self) -> Outcome:
         return self._outcome
@@ -329,52 +231,10 @@ class MujocoSimulator:
         height, width = self.embodiment.streams[stream].shape[:2]
         return camera_model(self.model, source.camera, width, height)
 
-    # --------------------------------------------------------------------------------- task
     def _diverged(self) -> bool:
         """Whether MuJoCo met a state that is not finite; it then starts over without asking."""
         position, velocity, acceleration = self._warnings
         return bool(position.number or velocity.number or acceleration.number)
-
-    def _object_state(self) -> ObjectState:
-        return ObjectState(
-            time_s=(self._time_ns - self._start_ns) / NANOSECONDS,
-            position=self._object_position.tolist(),
-            speed=math.hypot(*self._object_velocity.tolist()),
-            held=self._held,
-            tool=self._tool_position.tolist(),
-        )
-
-    def _held(self) -> bool:
-        for one, other in self.data.contact.geom[: self.data.ncon]:
-            pair = {int(one), int(other)}
-            if pair & self._object_geoms and pair & self._finger_geoms:
-                return True
-        return False
-
-
-def _as_slice(indices: np.ndarray) -> slice | np.ndarray:
-    """The same selection as a slice if the indices count up by one: numpy is faster with it."""
-    first = int(indices[0])
-    if np.array_equal(indices, np.arange(first, first + len(indices))):
-        return slice(first, first + len(indices))
-    return indices
-
-
-class _Noise:
-    """Seeded Gaussian noise of one stream, drawn in blocks because a draw costs as much as ten."""
-
-    def __init__(self, key: str, sigma: float, shape: tuple[int, ...]):
-        self._stream_number, self._sigma = zlib.crc32(key.encode()), sigma
-        self._shape = (NOISE_BLOCK, *shape)
-        self.reset(0)
-
-    def reset(self, seed: int) -> None:
-        self._rng = np.random.default_rng([seed, self._stream_number])
-        self.rows = self._draw()  # one row a sample, in the stream's shape
-
-    def _draw(self) -> Iterator[np.ndarray]:
-        while True:
-            yield from self._sigma * self._rng.standard_normal(self._shape)
 
 
 def _instance_ids(names: dict[str, str]) -> dict[str, int]:

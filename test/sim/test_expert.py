@@ -137,7 +137,7 @@ def test_a_lost_cube_is_picked_up_again():
     def knock(_row, _chunk):
         if expert.leg == "above" and not knocked:
             knocked.append(True)
-            place = sim._object_qpos
+            place = int(sim.model.jnt_qposadr[sim.model.body(sim.task.object_body).jntadr[0]])
             sim.data.qpos[place : place + 7] = [0.40, 0.1, 0.02, 1, 0, 0, 0]
 
     result = rollout(sim, expert, 0, 2, on_tick=knock)

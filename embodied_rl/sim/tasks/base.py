@@ -54,17 +54,22 @@ class ObjectState:
 
 
 class Task(Protocol):
-    """One task of a world. ``update`` is called after every simulator step."""
+    """One task of a world. Each kind of world asks more of its tasks: see its ``Stage``."""
 
     name: str
     world: str
     instruction: str
     time_limit_s: float
-    object_body: str  # what the stream of the tracked object follows: loose, on a joint, or fixed
     instances: dict[str, str]  # name in segmentation -> body
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add the task's objects to the world."""
+
+
+class ObjectTask(Task, Protocol):
+    """A task of an arm about one object. ``update`` is called after every simulator step."""
+
+    object_body: str  # what the stream of the tracked object follows: loose, on a joint, or fixed
 
     def start(self, rng: np.random.Generator) -> Start:
         """Draw the start of an episode and forget the last one."""

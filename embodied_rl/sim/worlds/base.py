@@ -1,7 +1,10 @@
 """What a world hands to a simulator, and where its files lie.
 
 A world names every MuJoCo element that stands behind a stream or a command of the embodiment file,
-so the backend itself knows no robot.
+so the backend itself knows no robot. Kinds of robots differ in three things, which a world of that
+kind makes for a compiled scene: how commands drive the actuators (:class:`Actuation`), where robot
+and objects begin and what the task judges by (:class:`Stage`), and how the sensors read
+(:meth:`World.reader`).
 """
 
 from __future__ import annotations
@@ -9,45 +12,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import mujoco
 import numpy as np
 
+from embodied_rl.core.embodiment import Embodiment, Stream
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.policy import Outcome
+from embodied_rl.sim.noise import SensorNoise
+from embodied_rl.sim.tasks.base import Task
 
 PACKAGE = "embodied_rl"
-
-
-@dataclass(frozen=True)
-class JointBinding:
-    """One command joint: its MuJoCo joint and actuator, and control units per radian."""
-
-    joint: str
-    actuator: str
-    control_per_unit: float = 1.0
-
-
-@dataclass(frozen=True)
-class JointSource:
-    """Stream of joint positions or velocities; ``sigma`` in rad or rad/s."""
-
-    quantity: str  # position | velocity
-    sigma: float
-
-
-@dataclass(frozen=True)
-class PointSource:
-    """Stream of the position of a site or body in the world frame; ``sigma`` in metres.
-
-    ``object`` is the body that the task declares as its object, whatever its name.
-    """
-
-    element: str  # site | body | object
-    name: str
-    sigma: float
 
 
 @dataclass(frozen=True)
@@ -58,11 +38,49 @@ class CameraSource:
     kind: str
 
 
-Source = JointSource | PointSource | CameraSource
+class NumberSource(Protocol):
+    """Stream of numbers with Gaussian noise; ``sigma`` in the stream's unit."""
+
+    @property
+    def sigma(self) -> float: ...
 
 
 @dataclass(frozen=True)
-class World:
+class Scene:
+    """A world with the objects of a task, compiled: what the parts of a world work with."""
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    embodiment: Embodiment
+    task: Task
+    step_ns: int  # of the simulator, a whole number of physics steps
+
+
+class Actuation(Protocol):
+    """The controllers of the robot's motors. Commands are ``(A,)``, in action order."""
+
+    def reset(self, command: np.ndarray) -> None:
+        """Have the command in force, as if it had always been."""
+
+    def begin(self, command: np.ndarray) -> None:
+        """Set the controls for a step of the simulator that begins now."""
+
+    def end(self) -> None:
+        """The physics of that step is over."""
+
+
+class Stage(Protocol):
+    """The robot and the task's objects on their places."""
+
+    def start(self, rng: np.random.Generator) -> np.ndarray:
+        """Place them as an episode begins; the command ``(A,)`` that keeps the robot there."""
+
+    def judge(self, elapsed_ns: int) -> Outcome:
+        """What the task says of the state now, so long after the start."""
+
+
+@dataclass(frozen=True)
+class World(ABC):
     """A world: how to build it and what its elements mean.
 
     ``build(visuals)`` returns a fresh ``MjSpec``; tasks add their objects to it before compiling.
@@ -73,18 +91,26 @@ class World:
     embodiment_file: str  # below sim_worlds/
     visuals: tuple[str, ...]
     build: Callable[[str], mujoco.MjSpec]
-    joints: dict[str, JointBinding]
-    sources: dict[str, Source]
+    sources: dict[str, CameraSource | NumberSource]  # by key of the stream
     instances: dict[str, str]  # name in segmentation -> body whose subtree has that instance id
-    home: np.ndarray  # (n,) arm joints from which inverse kinematics starts, rad
-    tool_down: np.ndarray  # (3, 3) rotation of the tool pointing straight down
-    finger_geoms: tuple[str, ...]  # what holds an object when it touches it
-    tool_site: str  # tool centre point
 
     @property
     def cameras(self) -> tuple[str, ...]:
         found = [s.camera for s in self.sources.values() if isinstance(s, CameraSource)]
         return tuple(dict.fromkeys(found))
+
+    @abstractmethod
+    def actuation(self, scene: Scene) -> Actuation:
+        """Raises UserError when the commands of the embodiment do not fit the actuators."""
+
+    @abstractmethod
+    def stage(self, scene: Scene) -> Stage: ...
+
+    @abstractmethod
+    def reader(
+        self, scene: Scene, stream: Stream, source: NumberSource, noise: SensorNoise
+    ) -> Callable[[], np.ndarray]:
+        """A function that reads a stream of numbers from the scene's state now."""
 
 
 def sim_worlds_file(relative: str) -> Path:

@@ -15,14 +15,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from embodied_rl.sim.worlds.base import (
-    CameraSource,
-    JointBinding,
-    JointSource,
-    PointSource,
-    World,
-    package_folder,
-)
+from embodied_rl.sim.worlds.base import CameraSource, package_folder
+from embodied_rl.sim.worlds.manipulation import ArmWorld, JointBinding, JointSource, PointSource
 
 GRIPPER = "gripper/"
 PHYSICS_STEP_S = 0.002
@@ -352,7 +346,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     )
 
 
-TABLETOP = World(
+TABLETOP = ArmWorld(
     name="tabletop",
     embodiment_file="tabletop/ur5e_2f85.yaml",
     visuals=("primitives", "mesh"),
