@@ -1,4 +1,4 @@
-"""The config file of a rival."""
+"""The config file of a rival. Lengths in it are for an arena of 5 m, and go with the arena."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from embodied_rl.training.ppo import PpoSettings
 
 LEARNING = ("f_mdp", "tau_mdp", "rnn")
 PLANNING = ("cem", "grad")
+ARENA_M = 5.0  # what lengths in the settings are for
 
 
 @dataclass(frozen=True)

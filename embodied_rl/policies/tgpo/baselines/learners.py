@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from embodied_rl.policies.tgpo.baselines.config import BaselineRun, LearnerSettings
+from embodied_rl.policies.tgpo.baselines.config import ARENA_M, BaselineRun, LearnerSettings
 from embodied_rl.policies.tgpo.model import GaussianActorCritic
 from embodied_rl.sim.stl_tasks.task import StlTask
 from embodied_rl.training.ppo import Rollout, learning_rate, update
@@ -47,7 +47,7 @@ class FormulaMdp:
         row = self._row()
         reward = torch.zeros(len(row))
         if self.t == dynamics.steps:
-            robustness = self.robustness().float()
+            robustness = self.robustness().float() * (ARENA_M / dynamics.arena_m)
             reward = robustness.clamp(min=self._settings.worst_m)
             reward = reward + self._settings.success * (robustness > 0)
         return self._observe(row), reward

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embodied_rl.policies.tgpo.baselines.config import BaselineRun, CemSettings, GradSettings
+from embodied_rl.policies.tgpo.baselines.config import (
+    ARENA_M,
+    BaselineRun,
+    CemSettings,
+    GradSettings,
+)
 from embodied_rl.sim.stl_tasks.task import StlTask
 from embodied_rl.training.cem import maximise
 
@@ -52,8 +57,8 @@ def _cem(
         state = start.expand(len(samples), -1)
         return task.robustness(simulate(task, state, samples.reshape(-1, *shape))).float()
 
-    size = shape[0] * shape[1]
-    best, _ = maximise(score, torch.zeros(size), torch.ones(size), limited, generator, enough=0.05)
+    size, enough = shape[0] * shape[1], 0.05 * task.dynamics.arena_m / ARENA_M
+    best, _ = maximise(score, torch.zeros(size), torch.ones(size), limited, generator, enough)
     return task.robustness(simulate(task, start[None], best.reshape(1, *shape)))[0]
 
 
@@ -72,9 +77,10 @@ def _grad(
     shape = (len(many), steps, task.dynamics.action_dim)
     free = torch.randn(shape, generator=generator).requires_grad_(True)
     optimizer = torch.optim.Adam([free], lr=settings.learning_rate)
+    temperature = settings.temperature * task.dynamics.arena_m / ARENA_M
     for _ in range(iterations):
         positions = simulate(task, many, free.tanh())
-        loss = -task.robustness(positions, settings.temperature).sum()
+        loss = -task.robustness(positions, temperature).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
