@@ -19,6 +19,7 @@ from embodied_rl.core.schema import Section
 from embodied_rl.core.window import History, Observation
 from embodied_rl.nn.device import AUTO, choose_device, moved
 from embodied_rl.nn.fingerprint import weights_fingerprint
+from embodied_rl.nn.weights import load_weights
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig
 from embodied_rl.policies.ptp.model import PtpModel
 from embodied_rl.policies.ptp.rows import RowCarrier
@@ -286,7 +287,7 @@ def load_ptp(
     check_embodiment(root, config, embodiment)
     shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
     model = PtpModel(config, shapes, embodiment.action_dim)
-    _load_weights(model, arrays, folder / "weights.safetensors")
+    load_weights(model, arrays, folder / "weights.safetensors")
     return PtpPolicy(
         model,
         embodiment,
@@ -315,13 +316,3 @@ def check_embodiment(root: Section, config: PtpConfig, embodiment: Embodiment) -
             f"{embodiment.origin} is '{embodiment.name}' ({seen}): streams, joints, units or "
             "control rate differ; use a checkpoint of this embodiment"
         )
-
-
-def _load_weights(model: PtpModel, arrays: dict[str, np.ndarray], path: Path) -> None:
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    seen = {k: v.shape for k, v in arrays.items()}
-    wrong = [k for k in sorted(expected.keys() | seen.keys()) if expected.get(k) != seen.get(k)]
-    if wrong:
-        k = wrong[0]
-        raise UserError(f"{path}: {k}: expected shape {expected.get(k)}, saw {seen.get(k)}")
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})

@@ -12,6 +12,7 @@ from torch import Tensor
 from embodied_rl.core.checkpoint import load_checkpoint
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import Section
+from embodied_rl.nn.weights import load_weights
 from embodied_rl.policies.tgpo.allocate import AllocationSettings
 from embodied_rl.policies.tgpo.config import POLICY, TgpoConfig
 from embodied_rl.policies.tgpo.groundings import Groundings
@@ -192,15 +193,7 @@ def load_tgpo(folder: Path) -> TgpoPolicy:
         if root.value(key) != expected:
             root.fail(key, f"{expected} as {dynamics.name} has", root.value(key))
     model = make_model(config)
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    seen = {k: v.shape for k, v in arrays.items()}
-    for key in sorted(expected.keys() | seen.keys()):
-        if expected.get(key) != seen.get(key):
-            raise UserError(
-                f"{folder / 'weights.safetensors'}: tensor '{key}': expected shape "
-                f"{expected.get(key)}, saw {seen.get(key)}; the layout of the observation differs"
-            )
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
+    load_weights(model, arrays, folder / "weights.safetensors")
     return TgpoPolicy(root.text("name"), config, model.eval().requires_grad_(False), allocation)
 
 
