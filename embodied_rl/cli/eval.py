@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from embodied_rl.cli import UsageError
-from embodied_rl.cli.eval_tgpo import evaluate_checkpoint
+from embodied_rl.cli import UsageError, eval_relic, eval_tgpo
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, summary
@@ -35,7 +35,8 @@ EXAMPLE = "example: embodied_rl eval ptp_replace_object --episodes 200 --seed 0 
 @dataclass(frozen=True)
 class Arguments:
     """Runs episodes of a task and prints the success rate with its 95 % interval. Of a tgpo model:
-    that many starts of each of its tasks, judged by the robustness of their formulas."""
+    that many starts of each of its tasks, judged by the robustness of their formulas. Of a relic
+    model: trials of eight episodes in worlds that it was not trained in."""
 
     model: Annotated[str, tyro.conf.Positional]
     """Name of a shipped model, a checkpoint folder, or 'expert'."""
@@ -43,10 +44,14 @@ class Arguments:
     """Task; default: the one the model was trained for (expert: replace_object; tgpo: all of its
     config's). Of tgpo also the YAML file of a task."""
     episodes: int = 100
+    trials: int = 400
+    """Of a relic model, in place of episodes."""
     seed: int = 0
     """Base seed; every episode's own seed follows from it."""
     json: Path | None = None
     """Write the figures to this file."""
+    picture: Path | None = None
+    """Of a relic model: write a picture of the curves and of one trial's paths to this PNG."""
     samples: int | None = None
     """Candidates each plan is chosen from, by what was executed; default: the model's own. Of
     tgpo: assignments of times, chosen from by the critic; 1 takes a random one."""
@@ -76,8 +81,9 @@ def main(argv: list[str]) -> int:
             raise UsageError(str(error)) from None
     if arguments.samples is not None and arguments.samples < 1:
         raise UsageError(f"--samples: expected at least 1, saw {arguments.samples}")
-    if model_policy(arguments.model) == "tgpo":
-        return _evaluate_tgpo(arguments)
+    policy = model_policy(arguments.model)
+    if policy in OTHERS:
+        return OTHERS[policy](arguments)
     task = arguments.task or model_task(arguments.model) or "replace_object"
     if task not in TASKS:
         raise UsageError(f"unknown task '{task}'; valid: {', '.join(sorted(TASKS))}")
@@ -106,7 +112,7 @@ def main(argv: list[str]) -> int:
 def _evaluate_tgpo(arguments: Arguments) -> int:
     if arguments.ros or arguments.device not in ("auto", "cpu"):
         raise UsageError("eval of a tgpo model: expected no --ros, and no --device but cpu")
-    return evaluate_checkpoint(
+    return eval_tgpo.evaluate_checkpoint(
         find_checkpoint(arguments.model),
         task=arguments.task,
         episodes=arguments.episodes,
@@ -115,6 +121,25 @@ def _evaluate_tgpo(arguments: Arguments) -> int:
         json_path=arguments.json,
         card=arguments.card,
     )
+
+
+def _evaluate_relic(arguments: Arguments) -> int:
+    if arguments.ros or arguments.task or arguments.device not in ("auto", "cpu"):
+        raise UsageError("eval of a relic model: expected no --ros, no --task, no --device but cpu")
+    if arguments.trials < 2:
+        raise UsageError(f"--trials: expected at least 2, saw {arguments.trials}")
+    return eval_relic.evaluate_checkpoint(
+        find_checkpoint(arguments.model),
+        trials=arguments.trials,
+        seed=arguments.seed,
+        json_path=arguments.json,
+        picture=arguments.picture,
+        card=arguments.card,
+    )
+
+
+# policies that are not judged by episodes of a simulator's task
+OTHERS: dict[str, Callable[[Arguments], int]] = {"tgpo": _evaluate_tgpo, "relic": _evaluate_relic}
 
 
 def _run(evaluation: Evaluation, arguments: Arguments) -> list[EpisodeResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -27,27 +27,30 @@ EXAMPLE = (
 
 CONFIGS = {  # policy -> what it is trained with if no --config is named
     "ptp": Path("configs/ptp_replace_object.yaml"),
+    "relic": Path("configs/relic_darkroom.yaml"),
     "tgpo": Path("configs/tgpo_linear.yaml"),
 }
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Trains a policy (ptp from recorded bags, tgpo in simulation) and writes a checkpoint folder,
-    in all stages that the config has. Ctrl-C saves; the same command with --resume goes on."""
+    """Trains a policy (ptp from recorded bags, relic and tgpo in simulation), writes a checkpoint
+    folder, in all stages that the config has. Ctrl-C saves; the same command with --resume goes on.
+    """
 
     policy: Annotated[str, tyro.conf.Positional]
-    """Which policy: ptp or tgpo."""
+    """Which policy: ptp, relic or tgpo."""
     bags: Path | None = None
     """Folder of bags, or a dataset cache that 'embodied_rl bags convert' wrote; ptp needs it."""
     config: Path | None = None
-    """Model and training settings; default: configs/ptp_replace_object.yaml or tgpo_linear.yaml."""
+    """Model and training settings; default: configs/ptp_replace_object.yaml, relic_darkroom.yaml or
+    tgpo_linear.yaml."""
     out: Path | None = None
     """Checkpoint folder; default: runs/models/NAME, NAME being the config's."""
     work: Path | None = None
     """Resumable state, log, dataset cache and embeddings; default: runs/train/NAME."""
     steps: int | None = None
-    """In place of the config's training.steps; of tgpo: training.transitions."""
+    """In place of the config's training.steps; of tgpo and relic: training.transitions."""
     seed: int | None = None
     """In place of the config's training.seed."""
     resume: bool = False
@@ -115,20 +118,36 @@ def _train_ptp(arguments: Arguments) -> int:
 
 
 def _train_tgpo(arguments: Arguments) -> int:
-    if arguments.bags is not None:
-        raise UsageError("train tgpo: expected no --bags, it learns in simulation")
-    if arguments.device not in ("auto", "cpu"):
-        raise UsageError(f"train tgpo: expected --device cpu, saw {arguments.device}")
-    import torch
-
     from embodied_rl.policies.tgpo.config import read_run
     from embodied_rl.policies.tgpo.train import train_tgpo
+
+    return _train_in_simulation(arguments, read_run, train_tgpo)
+
+
+def _train_relic(arguments: Arguments) -> int:
+    from embodied_rl.policies.relic.run import read_run
+    from embodied_rl.policies.relic.train import train_relic
+
+    return _train_in_simulation(arguments, read_run, train_relic)
+
+
+def _train_in_simulation(
+    arguments: Arguments, read_run: Callable[..., Any], train: Callable[..., FitResult]
+) -> int:
+    """Reads the policy's config and trains; the two functions are the policy's own."""
+    policy = arguments.policy
+    if arguments.bags is not None:
+        raise UsageError(f"train {policy}: expected no --bags, it learns in simulation")
+    if arguments.device not in ("auto", "cpu"):
+        raise UsageError(f"train {policy}: expected --device cpu, saw {arguments.device}")
+    import torch
+
     from embodied_rl.training.state import has_state
 
     torch.set_num_threads(arguments.threads)
     given = {"transitions": arguments.steps, "seed": arguments.seed}
     run = read_run(
-        _config_file(arguments.config or CONFIGS["tgpo"]),
+        _config_file(arguments.config or CONFIGS[policy]),
         {k: v for k, v in given.items() if v is not None},
     )
     out = arguments.out or Path("runs/models") / run.name
@@ -136,11 +155,15 @@ def _train_tgpo(arguments: Arguments) -> int:
     console = Console()
     if arguments.resume and not has_state(work):
         _say_no_state(work, console)
-    result = train_tgpo(run, out=out, work=work, resume=arguments.resume)
+    result = train(run, out=out, work=work, resume=arguments.resume)
     return _say(result, out, console)
 
 
-TRAINERS: dict[str, Callable[[Arguments], int]] = {"ptp": _train_ptp, "tgpo": _train_tgpo}
+TRAINERS: dict[str, Callable[[Arguments], int]] = {
+    "ptp": _train_ptp,
+    "relic": _train_relic,
+    "tgpo": _train_tgpo,
+}
 
 
 def _say_no_state(work: Path, console: Console) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from embodied_rl.policies.relic.episodes import EpisodeTable
 from embodied_rl.policies.relic.model import Outputs, RelicModel
 from embodied_rl.policies.relic.tokens import Tokens, first_tokens, next_tokens
-from embodied_rl.sim.navigation.base import Transition, TrialWorld
+from embodied_rl.sim.navigation.base import Place, Transition, TrialWorld
 from embodied_rl.training.ppo import Rollout
 
 STEP_FIELDS = ("action", "log_probability", "value", "reward", "ended")
@@ -29,6 +29,7 @@ class Played(NamedTuple):
     action: Tensor  # (N,)
     log_probability: Tensor  # (N,)
     value: Tensor  # (N,)
+    place: Place  # before the action
     transition: Transition
 
 
@@ -42,7 +43,8 @@ class Trials:
         episodes: of each trial that :attr:`table` keeps.
 
     Attributes:
-        table: what became of the episodes of the running trials.
+        worlds: of the running trials, ``(N,)``.
+        table: what became of their episodes.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Trials:
 
     def begin(self, worlds: Tensor, generator: torch.Generator) -> None:
         """New trials in ``worlds`` ``(N,)``, with the present weights."""
-        self.table = EpisodeTable(len(worlds), self._episodes)
+        self.worlds, self.table = worlds, EpisodeTable(len(worlds), self._episodes)
         self._cache.clear()
         self._model.write_sinks(self._cache)
         self._see(first_tokens(self.world.reset(worlds, self._steps, generator)))
@@ -71,11 +73,11 @@ class Trials:
         log_probabilities = self._next.logits.log_softmax(dim=-1)
         action = torch.multinomial(log_probabilities.exp(), 1, generator=generator)
         log_probability = log_probabilities.gather(-1, action)[:, 0]
-        action = action[:, 0]
+        action, place = action[:, 0], self.world.place()
         transition = self.world.step(action)
         self.table.add(transition)
         self._see(next_tokens(tokens, action, transition))
-        return Played(tokens, action, log_probability, value, transition)
+        return Played(tokens, action, log_probability, value, place, transition)
 
     def refresh(self, past: Tokens) -> Tensor:
         """Encodes the steps acted in, ``(t, N)``, in a new order perhaps, and the next one with the
@@ -96,7 +98,7 @@ class Trials:
 
 def collect(trials: Trials, steps: int, generator: torch.Generator) -> Rollout:
     """The next ``steps`` steps; their observation is :class:`Tokens` ``(steps, N, ...)``."""
-    tokens, *parts, transitions = zip(*(trials.step(generator) for _ in range(steps)))
+    tokens, *parts, _, transitions = zip(*(trials.step(generator) for _ in range(steps)))
     parts.append([transition.reward for transition in transitions])
     parts.append([transition.ended for transition in transitions])
     observation = Tokens(*(torch.stack(part) for part in zip(*tokens)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from relic_cases import make_trials
 from torch import Tensor
+from trial_cases import make_trials
 
 from embodied_rl.nn.sink_attention import MODES
 from embodied_rl.policies.relic.episodes import EpisodeTable
