@@ -17,6 +17,7 @@ from embodied_rl.sim.dynamics.registry import make_dynamics
 from embodied_rl.training.ppo import PpoSettings
 
 _DYNAMICS = make_dynamics(CONFIG.dynamics)
+EPISODE = _DYNAMICS.steps
 SEEN = gymnasium.spaces.Box(-3.0, 3.0, (observation_dim(_DYNAMICS, CONFIG.shape),), np.float32)
 ACTED = gymnasium.spaces.Box(-1.0, 1.0, (_DYNAMICS.action_dim,), np.float32)
 
@@ -77,7 +78,7 @@ def singles(count: int) -> VecEnv:
 
 def rival(environments: VecEnv, settings: PpoSettings) -> Callable[[], int]:
     """One iteration of PPO, an episode of every environment; answers its transitions."""
-    steps, count = _DYNAMICS.steps, environments.num_envs
+    steps, count = EPISODE, environments.num_envs
     sizes = [CONFIG.width, CONFIG.width]
     model = PPO(
         "MlpPolicy",
