@@ -45,6 +45,7 @@ class Trials:
     Attributes:
         worlds: of the running trials, ``(N,)``.
         table: what became of their episodes.
+        cache: the network's, over all steps seen.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Trials:
     ) -> None:
         self.world = world
         self._model, self._steps, self._episodes = model, steps, episodes
-        self._cache = model.new_cache(batch=count, capacity=steps + 1, limit=steps + 1)
+        self.cache = model.new_cache(batch=count, capacity=steps + 1, limit=steps + 1)
 
     @property
     def next_value(self) -> Tensor:
@@ -62,8 +63,8 @@ class Trials:
     def begin(self, worlds: Tensor, generator: torch.Generator) -> None:
         """New trials in ``worlds`` ``(N,)``, with the present weights."""
         self.worlds, self.table = worlds, EpisodeTable(len(worlds), self._episodes)
-        self._cache.clear()
-        self._model.write_sinks(self._cache)
+        self.cache.clear()
+        self._model.write_sinks(self.cache)
         self._see(first_tokens(self.world.reset(worlds, self._steps, generator)))
 
     @torch.no_grad()
@@ -82,18 +83,18 @@ class Trials:
     def refresh(self, past: Tokens) -> Tensor:
         """Encodes the steps acted in, ``(t, N)``, in a new order perhaps, and the next one with the
         present weights; returns the values of the former, ``(t, N)``."""
-        self._cache.clear()
-        self._model.write_sinks(self._cache)
+        self.cache.clear()
+        self._model.write_sinks(self.cache)
         pairs = zip(past, self._tokens)
         tokens = Tokens(*(torch.cat([a, b[None]]).transpose(0, 1) for a, b in pairs))
-        logits, value = self._model.extend(tokens, self._cache)
+        logits, value = self._model.extend(tokens, self.cache)
         self._next = Outputs(logits[:, -1], value[:, -1])
         return value[:, :-1].T.contiguous()
 
     def _see(self, tokens: Tokens) -> None:
         """The step that comes next."""
         self._tokens = tokens
-        self._next = self._model.step(tokens, self._cache)
+        self._next = self._model.step(tokens, self.cache)
 
 
 def collect(trials: Trials, steps: int, generator: torch.Generator) -> Rollout:

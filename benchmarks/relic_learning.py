@@ -1,0 +1,283 @@
+"""Learning in context: what ReLIC's parts bring, by episodes of trials in worlds never trained in.
+
+Arms differ from the config in one thing each and have the same number of steps: ``relic`` (the
+config), ``no_iea`` (no attention over episodes), ``one_update`` (no partial updates), ``no_sink``,
+``k0v0`` and ``token`` (other sinks), ``ordered`` (no shuffling of episodes; the Darkroom config has
+none). Every arm is trained with several seeds and meets the same trials. Of the egocentric task
+there are two scripted bounds beside them: a searcher that keeps its map over the episodes of a
+trial (``map``) and one that clears it (``search``).
+
+What was trained or measured before is not done again: see ``--work``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from _paired import two_level_interval
+from _plot import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, beside, picture
+from _report import Target, report
+from rich.progress import Progress
+
+from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.errors import UserError
+from embodied_rl.policies.relic.episodes import Episodes, EpisodeTable
+from embodied_rl.policies.relic.evaluation import EPISODES, LATE, evaluate, load_relic_model
+from embodied_rl.policies.relic.rollout import Played, Trials
+from embodied_rl.policies.relic.run import RelicRun, read_run
+from embodied_rl.policies.relic.train import train_relic
+from embodied_rl.sim.navigation.base import HELD_OUT
+from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
+from embodied_rl.sim.navigation.scripted import MapSearcher
+from embodied_rl.training.iterations import LOG
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CHANGES: dict[str, dict[str, Any]] = {
+    "relic": {},
+    "no_iea": {"inter_episode": False},
+    "one_update": {"updates": 1},
+    "no_sink": {"sink_mode": "none"},
+    "k0v0": {"sink_mode": "k0v0"},
+    "token": {"sink_mode": "token"},
+    "ordered": {"shuffle": False},
+}
+COLOURS = dict(zip(CHANGES, (BLUE, RED, ORANGE, GREEN, PURPLE, SKY, GREY)))
+SCRIPTED = {"map": True, "search": False}
+MEASURES = ("returned", "success", "efficiency")
+# the measure that a task is judged by, and what it must reach while it is learned
+JUDGED = {"darkroom": ("returned", 12.0), "egocentric": ("success", 0.6)}
+SMOOTHED = 10  # iterations of the training's log
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Return, success and SPL of the first and the last episodes, with 95 % intervals."""
+
+    task: str = "darkroom"
+    arms: tuple[str, ...] = ("relic", "no_iea", "one_update", "no_sink")
+    seeds: int = 3
+    """Training seeds, 0 and up."""
+    trials: int = 400
+    transitions: int | None = None
+    """Steps of every training; default: the config's."""
+    work: Path = Path("runs/relic_learning")
+    """Trained models and measured cells."""
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one training seed."""
+
+    run: RelicRun
+    trials: int
+    work: Path
+
+    def _named(self, *settings: object) -> str:
+        """After everything that the result depends on but the code."""
+        text = json.dumps([repr(self.run), *settings])
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def result(self) -> dict[str, Any]:
+        """The stored result, or the one of training and measuring now."""
+        path = self.work / f"{self.run.name}_{self._named(self.trials)}.json"
+        if not path.exists():
+            found = self._measure()
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(found), encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _measure(self) -> dict[str, Any]:
+        tag = self._named()
+        folder, state = self.work / f"model_{tag}", self.work / f"state_{tag}"
+        if not folder.exists():
+            train_relic(self.run, out=folder, work=state, resume=True)
+        loaded, masses = load_relic_model(folder), []
+
+        def watch(trials: Trials, _: Played) -> None:
+            """Share of attention on the sinks, at the end of the trials."""
+            if trials.table.complete:
+                masses.append(loaded.model.transformer.sink_mass(trials.cache).mean(dim=1))
+
+        episodes = evaluate(loaded.model, loaded.world, self.trials, 0, watch=watch)
+        lines = (state / LOG).read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        mass = torch.stack(masses).mean(dim=0) if self.run.model.sink_mode != "none" else None
+        return {
+            "tables": tables(episodes),
+            "sink_mass": None if mass is None else float(mass.max()),
+            "log": [[r["transitions"], *(r[k][-1] for k in LOGGED.values())] for r in records],
+        }
+
+
+LOGGED = {"returned": "return", "success": "success", "efficiency": "efficiency"}
+
+
+def tables(episodes: Episodes) -> dict[str, list[list[float]]]:
+    """``(trials, episodes)`` of each measure as JSON data."""
+    return {key: getattr(episodes, key).double().numpy().tolist() for key in MEASURES}
+
+
+def changed(run: RelicRun, arm: str, seed: int, transitions: int | None) -> RelicRun:
+    """The run of an arm."""
+    model = {k: v for k, v in CHANGES[arm].items() if hasattr(run.model, k)}
+    training = {k: v for k, v in CHANGES[arm].items() if k not in model}
+    training |= {"seed": seed, "transitions": transitions or run.training.transitions}
+    return replace(
+        run,
+        name=f"{run.name}_{arm}_{seed}",
+        model=replace(run.model, **model),
+        training=replace(run.training, **training),
+    )
+
+
+def scripted(keep: bool, trials: int) -> dict[str, list[list[float]]]:
+    """The searcher in the trials that the arms meet."""
+    world = EgocentricNavigation()
+    worlds, table = world.worlds(HELD_OUT), EpisodeTable(trials, EPISODES)
+    generator = torch.Generator().manual_seed(0)
+    chosen = worlds[torch.arange(trials) % len(worlds)]
+    view = world.reset(chosen, EPISODES * world.horizon, generator)
+    searcher, first = MapSearcher(world, trials, keep=keep), torch.ones(trials, dtype=torch.bool)
+    while not table.complete:
+        found = world.step(searcher.act(view, first))
+        table.add(found)
+        view, first = found.view, found.ended
+    return tables(table.episodes())
+
+
+def figures_of(arm: str, found: Sequence[dict[str, list[list[float]]]]) -> dict[str, float]:
+    """First and late episodes and their difference, over seeds and trials."""
+    figures = {}
+    for measure in MEASURES:
+        table = np.array([cell[measure] for cell in found])  # (seeds, trials, episodes)
+        last = table[..., -1] if measure == "returned" else table[..., LATE:].mean(axis=-1)
+        parts = {"first": table[..., 0], "late": last, "gain": last - table[..., 0]}
+        for key, values in parts.items():
+            low, high = two_level_interval(values)
+            name = f"{arm}.{measure}.{key}"
+            figures |= {name: float(values.mean()), f"{name}.low": low, f"{name}.high": high}
+    return figures
+
+
+def smoothed(log: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Transitions and the running mean of a column of ``(transitions, *MEASURES)``."""
+    width = min(SMOOTHED, len(log))
+    return log[width - 1 :, 0], np.convolve(log[:, column], np.ones(width) / width, mode="valid")
+
+
+def speed(logs: Sequence[np.ndarray], column: int, threshold: float) -> dict[str, float]:
+    """Of learning: the mean of a training's last episodes over all of the training, and the steps
+    after which a running mean is above ``threshold``, if it is in every training."""
+    figures = {"area": float(np.mean([log[:, column].mean() for log in logs]))}
+    steps: list[float] = []
+    for log in logs:
+        transitions, mean = smoothed(log, column)
+        steps.extend(transitions[mean >= threshold][:1])
+    if len(steps) == len(logs):
+        figures["steps_to_threshold"] = float(np.mean(steps))
+    return figures
+
+
+def targets_of(task: str, figures: dict[str, float], arms: Sequence[str]) -> dict[str, Target]:
+    """The gates of the task, for the arms that were run; adds the figures that they need."""
+    targets: dict[str, Target] = {}
+    measure = JUDGED[task][0]
+    if task == "darkroom":
+        if "relic" in arms:
+            targets["relic.returned.gain"] = (">=", 6.0)
+        if "no_iea" in arms:
+            figures["no_iea.returned.abs_gain"] = abs(figures["no_iea.returned.gain"])
+            targets["no_iea.returned.abs_gain"] = ("<=", 1.5)
+        if {"relic", "one_update"} <= set(arms):
+            key = "relic_over_one_update"
+            figures[key] = figures["relic.returned.late"] - figures["one_update.returned.late"]
+            targets[key] = (">=", 2.0)
+        if {"relic", "no_sink"} <= set(arms):
+            key = "relic_and_no_sink_apart"
+            figures[key] = abs(figures["relic.returned.late"] - figures["no_sink.returned.late"])
+            targets[key] = ("<=", 1.5)
+        return targets
+    if "relic" in arms:
+        targets |= {"relic.success.gain": (">=", 0.10), "relic.efficiency.gain": (">=", 0.12)}
+        gap = figures[f"map.{measure}.late"] - figures[f"search.{measure}.late"]
+        figures["share_of_scripted_gain"] = figures[f"relic.{measure}.gain"] / gap
+    if "no_iea" in arms:
+        for part in ("success", "efficiency"):
+            figures[f"no_iea.{part}.abs_gain"] = abs(figures[f"no_iea.{part}.gain"])
+            targets[f"no_iea.{part}.abs_gain"] = ("<=", 0.04)
+    return targets
+
+
+def draw(path: Path, task: str, cells: dict[str, list[dict[str, Any]]], bounds: Any) -> None:
+    """Left: by episode, held-out worlds. Right: the last episodes while training."""
+    measure, _ = JUDGED[task]
+    column = 1 + MEASURES.index(measure)
+    with picture(path, columns=2, size=(9, 3.4), title=f"ReLIC in {task}, held-out worlds") as axes:
+        left, right = axes[0]
+        episodes = range(1, EPISODES + 1)
+        for arm, found in cells.items():
+            rows = np.array([cell["tables"][measure] for cell in found]).mean(axis=1)
+            left.plot(episodes, rows.mean(axis=0), "o-", color=COLOURS[arm], ms=4, label=arm)
+            for row in rows:
+                left.plot(episodes, row, color=COLOURS[arm], lw=0.6, alpha=0.5)
+            for cell in found:
+                curve = smoothed(np.array(cell["log"]), column)
+                right.plot(*curve, color=COLOURS[arm], lw=1, alpha=0.8)
+        for name, table in bounds.items():
+            left.plot(episodes, np.mean(table[measure], axis=0), "--", color=GREY, lw=1)
+            left.annotate(name, (EPISODES, np.mean(table[measure], axis=0)[-1]), fontsize=8)
+        left.set(xlabel="episode of the trial", ylabel=measure)
+        left.legend()
+        right.set(xlabel="training steps", title="last episodes while training")
+
+
+def main(argv: list[str]) -> int:
+    arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench relic_learning")
+    unknown = sorted(set(arguments.arms) - set(CHANGES))
+    if unknown or arguments.task not in JUDGED:
+        raise UserError(
+            f"bench relic_learning: expected tasks {sorted(JUDGED)} and arms {sorted(CHANGES)}, "
+            f"saw {unknown or arguments.task}"
+        )
+    torch.set_num_threads(1)
+    run = read_run(CONFIGS / f"relic_{arguments.task}.yaml")
+    cells: dict[str, list[dict[str, Any]]] = {}
+    figures: dict[str, float] = {"seeds": arguments.seeds, "trials": arguments.trials}
+    figures["transitions"] = arguments.transitions or run.training.transitions
+    measure, threshold = JUDGED[arguments.task]
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("", total=len(arguments.arms) * arguments.seeds)
+        for arm in arguments.arms:
+            cells[arm] = []
+            for seed in range(arguments.seeds):
+                progress.update(bar, description=f"{arm}, seed {seed}")
+                one = changed(run, arm, seed, arguments.transitions)
+                cells[arm].append(Cell(one, arguments.trials, arguments.work).result())
+                progress.advance(bar)
+            figures |= figures_of(arm, [cell["tables"] for cell in cells[arm]])
+            logs = [np.array(cell["log"]) for cell in cells[arm]]
+            pace = speed(logs, 1 + MEASURES.index(measure), threshold)
+            figures |= {f"{arm}.{key}": value for key, value in pace.items()}
+            masses = [cell["sink_mass"] for cell in cells[arm] if cell["sink_mass"] is not None]
+            if masses:
+                figures[f"{arm}.sink_mass"] = float(np.mean(masses))
+    bounds = {}
+    if arguments.task == EgocentricNavigation.name:
+        bounds = {name: scripted(keep, arguments.trials) for name, keep in SCRIPTED.items()}
+        for name, table in bounds.items():
+            figures |= figures_of(name, [table])
+    targets = targets_of(arguments.task, figures, arguments.arms)
+    series = {arm: [cell["log"] for cell in found] for arm, found in cells.items()}
+    if arguments.json is not None:
+        draw(beside(arguments.json), arguments.task, cells, bounds)
+    name = f"relic_learning_{arguments.task}"
+    return report(name, figures, targets, arguments.json, series)
