@@ -110,10 +110,11 @@ def main(argv: list[str]) -> int:
 
 
 def _evaluate_tgpo(arguments: Arguments) -> int:
-    if arguments.ros or arguments.device not in ("auto", "cpu"):
-        raise UsageError("eval of a tgpo model: expected no --ros, and no --device but cpu")
+    if arguments.ros:
+        raise UsageError("eval of a tgpo model: expected no --ros")
     return eval_tgpo.evaluate_checkpoint(
         find_checkpoint(arguments.model),
+        device="cpu" if arguments.device == "auto" else arguments.device,  # as in training
         task=arguments.task,
         episodes=arguments.episodes,
         seed=arguments.seed,

@@ -18,6 +18,7 @@ from embodied_rl.training.publish import record_measurement
 def evaluate_checkpoint(
     folder: Path,
     *,
+    device: str,
     task: str | None,
     episodes: int,
     seed: int,
@@ -28,6 +29,7 @@ def evaluate_checkpoint(
     """Runs ``episodes`` starts of each task, prints, writes; 0 whatever the outcome.
 
     Args:
+        device: where it is computed, see `choose_device`.
         task: name or YAML file of one task; None for the tasks in the checkpoint's config.
         candidates: assignments of times to choose from; None for the default number.
         json_path: file for the figures.
@@ -40,7 +42,7 @@ def evaluate_checkpoint(
     from embodied_rl.sim.stl_tasks.task import load_task
 
     torch.set_num_threads(1)
-    policy = load_tgpo(folder)
+    policy = load_tgpo(folder, device)
     tasks = own_tasks(folder) if task is None else [load_task(task)]
     settings = RunSettings(CANDIDATES if candidates is None else candidates)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

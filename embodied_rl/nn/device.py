@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import torch
@@ -38,6 +39,15 @@ def device_of(module: nn.Module) -> torch.device:
     """Where a module's tensors are; the CPU for one without any."""
     tensor = next(chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+def new_tensors_on(device: torch.device) -> AbstractContextManager[object]:
+    """Within, tensors that are made without saying where are made on ``device``.
+
+    Generators are not tensors: they need ``torch.Generator(device)``. On the CPU nothing is done,
+    because torch pays for such a context at every call.
+    """
+    return nullcontext() if device.type == "cpu" else device
 
 
 def moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

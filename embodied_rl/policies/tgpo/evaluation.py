@@ -13,6 +13,7 @@ from torch import Tensor
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import episode_seed
 from embodied_rl.core.schema import load_yaml_mapping
+from embodied_rl.nn.device import device_of, new_tensors_on
 from embodied_rl.policies.tgpo.mdp import AugmentedMdp, RewardWeights
 from embodied_rl.policies.tgpo.runtime import Episodes, RunSettings, TgpoPolicy
 from embodied_rl.sim.stl_tasks.task import StlTask, load_task
@@ -46,16 +47,18 @@ def evaluate(
     settings: RunSettings,
     on_task: Callable[[TaskResult], None] | None = None,
 ) -> list[TaskResult]:
-    """Runs every task from the same starts for the same seed, whatever the policy is."""
+    """Runs every task from the same starts for the same seed, whatever the policy is, on the
+    policy's device (a device of another kind draws other starts)."""
     policy.groundings(tasks)  # what does not fit is said before anything runs
-    results = []
-    for number, task in enumerate(tasks):
-        starts = torch.Generator().manual_seed(episode_seed(seed, 2 * number))
-        draws = torch.Generator().manual_seed(episode_seed(seed, 2 * number + 1))
-        state = task.start(episodes, starts)
-        results.append(TaskResult(task, policy.run(task, state, settings, draws)))
-        if on_task is not None:
-            on_task(results[-1])
+    results, place = [], device_of(policy.model)
+    with new_tensors_on(place):
+        for number, task in enumerate(tasks):
+            starts = torch.Generator(place).manual_seed(episode_seed(seed, 2 * number))
+            draws = torch.Generator(place).manual_seed(episode_seed(seed, 2 * number + 1))
+            state = task.start(episodes, starts)
+            results.append(TaskResult(task, policy.run(task, state, settings, draws)))
+            if on_task is not None:
+                on_task(results[-1])
     return results
 
 

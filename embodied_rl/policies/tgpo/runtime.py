@@ -12,6 +12,7 @@ from torch import Tensor
 from embodied_rl.core.checkpoint import load_checkpoint
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import Section
+from embodied_rl.nn.device import choose_device
 from embodied_rl.nn.weights import load_weights
 from embodied_rl.policies.tgpo.allocate import AllocationSettings
 from embodied_rl.policies.tgpo.config import POLICY, TgpoConfig
@@ -171,12 +172,12 @@ class Pursuit:
         self.generator.set_state(memory["generator"])
 
 
-def load_tgpo(folder: Path) -> TgpoPolicy:
-    """A policy from a checkpoint folder.
+def load_tgpo(folder: Path, device: str = "cpu") -> TgpoPolicy:
+    """A policy from a checkpoint folder, on a device as for `choose_device`.
 
     Raises:
-        UserError: damaged, not a TGPO checkpoint, or made for another time step, episode length or
-            layout of the observation than this version has.
+        UserError: no such device; damaged, not a TGPO checkpoint, or made for another time step,
+            episode length or layout of the observation than this version has.
     """
     data, arrays = load_checkpoint(folder)
     root = Section(str(folder / "config.yaml"), "", data)
@@ -194,7 +195,8 @@ def load_tgpo(folder: Path) -> TgpoPolicy:
             root.fail(key, f"{expected} as {dynamics.name} has", root.value(key))
     model = make_model(config)
     load_weights(model, arrays, folder / "weights.safetensors")
-    return TgpoPolicy(root.text("name"), config, model.eval().requires_grad_(False), allocation)
+    model = model.eval().requires_grad_(False).to(choose_device(device))
+    return TgpoPolicy(root.text("name"), config, model, allocation)
 
 
 def make_model(config: TgpoConfig) -> GaussianActorCritic:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embodied_rl.nn.device import choose_device, device_of, new_tensors_on
 from embodied_rl.policies.tgpo.allocate import metropolis_hastings, uniform
 from embodied_rl.policies.tgpo.config import POLICY, TgpoRun
 from embodied_rl.policies.tgpo.groundings import Groundings
@@ -127,7 +128,13 @@ class Collector:
 
 
 def train_tgpo(
-    run: TgpoRun, *, out: Path, work: Path, resume: bool = False, quiet: bool = False
+    run: TgpoRun,
+    *,
+    out: Path,
+    work: Path,
+    device: str = "cpu",
+    resume: bool = False,
+    quiet: bool = False,
 ) -> FitResult:
     """Trains and, when it ran to its end, writes the checkpoint folder ``out``.
 
@@ -136,11 +143,17 @@ def train_tgpo(
 
     Args:
         work: folder of the resumable state and the log.
+        device: where robots and networks are computed, see `choose_device`.
         resume: go on from the state that an interrupted run left in ``work``.
 
     Raises:
-        UserError: a task that the shape does not take; a state of other settings.
+        UserError: a task that the shape does not take; a state of other settings; no such device.
     """
+    with new_tensors_on(choose_device(device)):
+        return _train(run, out, work, resume, quiet)
+
+
+def _train(run: TgpoRun, out: Path, work: Path, resume: bool, quiet: bool) -> FitResult:
     settings = run.training
     torch.manual_seed(settings.seed)
     model = make_model(run.model)
@@ -169,7 +182,8 @@ def _iterate(
 ) -> tuple[dict[str, Any], str]:
     """Collects and learns once; the record for the log, and a line of text."""
     iteration = state.step
-    generator = torch.Generator().manual_seed(step_seed(run.training.seed, iteration))
+    generator = torch.Generator(device_of(state.model))
+    generator.manual_seed(step_seed(run.training.seed, iteration))
     rollout, figures = collector.collect(iteration, generator)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(run.ppo, iteration / total)

@@ -9,9 +9,12 @@ import pytest
 import torch
 from tgpo_cases import make_task
 
+from embodied_rl.nn.device import device_of, new_tensors_on
 from embodied_rl.policies.tgpo.allocate import uniform
-from embodied_rl.policies.tgpo.groundings import Groundings, Shape
+from embodied_rl.policies.tgpo.config import TgpoConfig
+from embodied_rl.policies.tgpo.groundings import Groundings, Schedule, Shape
 from embodied_rl.policies.tgpo.mdp import AugmentedMdp, RewardWeights, observation_dim
+from embodied_rl.policies.tgpo.runtime import make_model
 from embodied_rl.sim.stl_tasks.task import load_task
 
 W = RewardWeights()
@@ -160,6 +163,24 @@ def test_a_window_broken_off_is_missed_at_once_and_a_kept_one_done_at_its_end() 
         mdp.step(torch.tensor([[0.0, 0.0], [-1.0 if t == 4 else 0.0, 0.0]]))
         assert mdp.done[0, 0] == (t >= 6)
         assert mdp.missed[1, 0] == (t >= 4)
+
+
+@pytest.mark.parametrize("name", ["linear_02", "unicycle_04", "quadrotor_03"])
+def test_episodes_run_on_the_device_of_their_robots(name: str) -> None:
+    """On the device "meta" torch computes shapes alone, but mixes devices as little as CUDA."""
+    task, meta = load_task(name), torch.device("meta")
+    groundings, generator = Groundings([task], Shape()), torch.Generator().manual_seed(0)
+    chosen, times, _ = uniform(groundings, torch.zeros(6, dtype=torch.long), generator)
+    parts = vars(groundings.schedule(chosen, times))
+    schedule = Schedule(**{key: value.to(meta) for key, value in parts.items()})
+    config = TgpoConfig(task.dynamics.name)
+    with new_tensors_on(meta):
+        model, mdp = make_model(config), AugmentedMdp(task.dynamics, W)
+        observation = mdp.reset(task.start(6, generator).to(meta), schedule)
+        for _ in range(task.dynamics.steps):
+            observation, reward = mdp.step(model.actor(observation))
+        assert {x.device for x in (observation, reward, mdp.failed, mdp.success)} == {meta}
+    assert device_of(model) == meta
 
 
 def test_observations_stay_bounded_far_away() -> None:

@@ -154,6 +154,10 @@ def test_command_lines(config: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["episodes"] == 8 and list(found["tasks"]) == ["pair"]
     assert found["candidates"] == 16
     assert "share of episodes in which the robustness" in (out / "CARD.md").read_text()
+    with pytest.raises(UserError, match="device: expected one that is here, saw 'cuda:9'"):
+        train_verb.main(["tgpo", "--config", str(config), "--device", "cuda:9", *steps])
+    with pytest.raises(UserError, match="device: expected one that is here, saw 'cuda:9'"):
+        eval_verb.main([str(out), "--device", "cuda:9"])
     with pytest.raises(UsageError, match="expected no --bags"):
         train_verb.main(["tgpo", "--bags", str(tmp_path)])
     with pytest.raises(UsageError, match="expected --bags DIR, saw none"):
