@@ -89,6 +89,9 @@ def test_a_file_is_read_with_its_defaults():
             "formulas.both: unknown signal 'speed'; declared: goal",
         ),
         ("F[0,1] true", "episode", "", "formulas: expected at least one signal"),
+        ("G x > 0", "episode", "", "formulas.both: formula, column 3: expected a bounded interval"),
+        ("F[2,1] x > 0", "episode", "", "formula, column 5: .* saw a reversed interval"),
+        ("x", "episode", "grid: hexagonal", r"grid: expected one of \['clock', 'start'\]"),
         ("x", "always", "", r"mode: expected one of \['episode', 'sliding'\], saw 'always'"),
         ("x", "sliding", "debounce: 0", "debounce: expected a whole number of 1 or more, saw 0"),
         ("x", "sliding", "hysteresis: -1", "hysteresis: expected a number of 0 or more, saw -1"),
@@ -102,6 +105,12 @@ def test_bad_files_name_file_and_key(formula, mode, more, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         spec(formula, mode, more)
     assert str(caught.value).startswith("spec.yaml: ")
+
+
+def test_names_of_formulas_can_be_listed_with_commas():
+    text = SPEC.format(formula="x", mode="episode", more="").replace("both:", "'one, two':")
+    with pytest.raises(UserError, match="formulas.one, two: expected a name without a comma"):
+        parse_specification(text, CART, "spec.yaml")
 
 
 # ------------------------------------------------------------------ episode mode
