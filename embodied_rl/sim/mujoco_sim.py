@@ -23,7 +23,6 @@ from embodied_rl.sim.tasks.base import RUNNING, Task
 from embodied_rl.sim.worlds.base import CameraSource, Scene, World
 
 SETTLE_STEPS = 100
-JUDGE_PERIOD_NS = 50_000_000  # how often the task looks at the state
 UNSTABLE = Outcome(done=True, success=False, reason="unstable", score=0.0)
 
 
@@ -61,7 +60,7 @@ class MujocoSimulator:
         self.physics_step_ns = round(self.model.opt.timestep * NANOSECONDS)
         self._step_ns, self._reset_ns = timing(embodiment, self.physics_step_ns)
         self._substeps = self._step_ns // self.physics_step_ns
-        self._judge_ns = self._step_ns * max(1, JUDGE_PERIOD_NS // self._step_ns)
+        self._judge_ns = self._step_ns * max(1, world.judge_period_ns // self._step_ns)
         self._noise_factor = noise
         scene = Scene(self.model, self.data, embodiment, task, self._step_ns)
         self._actuation = world.actuation(scene)
@@ -144,9 +143,10 @@ class MujocoSimulator:
         mujoco.mj_resetData(self.model, self.data)
         self._command = self._stage.start(np.random.default_rng([seed, zlib.crc32(b"task")]))
         self._actuation.reset(self._command)
-        # fingers and contacts come to rest before the episode begins
+        # fingers, wheels and contacts come to rest before the episode begins
         mujoco.mj_step(self.model, self.data, nstep=SETTLE_STEPS)
         self.data.qvel[:] = 0.0
+        self._stage.begin()
         mujoco.mj_forward(self.model, self.data)
 
     def read(self, render: bool = True) -> dict[str, Sample]:

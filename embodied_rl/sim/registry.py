@@ -13,10 +13,12 @@ from embodied_rl.sim.tasks.count_pushes import CountPushes
 from embodied_rl.sim.tasks.pick_place import PickPlace
 from embodied_rl.sim.tasks.replace_object import ReplaceObject
 from embodied_rl.sim.tasks.return_home import ReturnHome
+from embodied_rl.sim.worlds.arena import ARENA
 from embodied_rl.sim.worlds.base import CameraSource, World, sim_worlds_file
 from embodied_rl.sim.worlds.tabletop import TABLETOP
 
-WORLDS: dict[str, World] = {TABLETOP.name: TABLETOP}
+WORLDS: dict[str, World] = {TABLETOP.name: TABLETOP, ARENA.name: ARENA}
+# The tasks that have a name and a class of their own; those of `arena` are files.
 TASKS: dict[str, Callable[[], Task]] = {
     CountPushes.name: CountPushes,
     PickPlace.name: PickPlace,
@@ -38,7 +40,8 @@ def make_simulator(
 
     Args:
         world: name of a world.
-        task: name of a task of that world.
+        task: name of a task of that world; of ``arena`` one of ``sim_worlds/stl_tasks``, or the
+            path of such a file.
         cameras: names of cameras (all their streams are rendered) or keys of single camera
             streams; what is not named is not rendered.
         visuals: ``primitives`` (fast) or ``mesh`` (the full meshes); physics is the same.
@@ -49,12 +52,23 @@ def make_simulator(
         UserError: an unknown name; lists the valid ones.
     """
     chosen = WORLDS[choose("world", world, WORLDS)]
-    here = [name for name, make in TASKS.items() if make().world == world]
-    made = TASKS[choose(f"task of world '{world}'", task, here)]()
+    made = make_task(world, task)
     choose(f"visuals of world '{world}'", visuals, chosen.visuals)
     embodiment = embodiment or world_embodiment(world)
     keys = _camera_streams(chosen, embodiment, cameras)
     return MujocoSimulator(chosen, made, embodiment, keys, visuals, noise)
+
+
+def make_task(world: str, task: str) -> Task:
+    """A task of a world by name; see :func:`make_simulator`."""
+    if world == ARENA.name:
+        # torch, which these tasks are judged with and no other, takes seconds to import
+        from embodied_rl.sim.stl_tasks.task import load_task
+        from embodied_rl.sim.tasks.drive import DriveTask
+
+        return DriveTask(load_task(task))
+    here = [name for name, make in TASKS.items() if make().world == world]
+    return TASKS[choose(f"task of world '{world}'", task, here)]()
 
 
 def world_embodiment(world: str) -> Embodiment:

@@ -78,6 +78,19 @@ class ObjectTask(Task, Protocol):
         """Judge the new state; once the outcome is done, later states do not change it."""
 
 
+class PlaceTask(Task, Protocol):
+    """A task of a base, about where it is at the multiples of ``sample_period_ns``."""
+
+    sample_period_ns: int
+
+    def start(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Draw x, y (m) and yaw (rad) of an episode's start and forget the last one."""
+
+    def update(self, elapsed_ns: int, position: np.ndarray) -> Outcome:
+        """Judge the next sample, the base's true ``position (3,)`` in m, from 0 ns on; once the
+        outcome is done, later samples do not change it."""
+
+
 class Stillness:
     """For how long a point has stayed in one place; sensor-free, for judging whether a tool rests.
 

@@ -75,6 +75,9 @@ class Stage(Protocol):
     def start(self, rng: np.random.Generator) -> np.ndarray:
         """Place them as an episode begins; the command ``(A,)`` that keeps the robot there."""
 
+    def begin(self) -> None:
+        """All have come to rest: the episode begins."""
+
     def judge(self, elapsed_ns: int) -> Outcome:
         """What the task says of the state now, so long after the start."""
 
@@ -93,6 +96,7 @@ class World(ABC):
     build: Callable[[str], mujoco.MjSpec]
     sources: dict[str, CameraSource | NumberSource]  # by key of the stream
     instances: dict[str, str]  # name in segmentation -> body whose subtree has that instance id
+    judge_period_ns: int  # how often the task looks at the state, in whole steps of the simulator
 
     @property
     def cameras(self) -> tuple[str, ...]:

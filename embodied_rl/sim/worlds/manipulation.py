@@ -202,6 +202,9 @@ class ObjectStage:
             self._model.body_pos[self._root, :2] = start.object_position[:2]
             self._model.body_quat[self._root] = turn
 
+    def begin(self) -> None:
+        pass
+
     def judge(self, elapsed_ns: int) -> Outcome:
         return self._task.update(
             ObjectState(

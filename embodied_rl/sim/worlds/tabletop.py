@@ -371,6 +371,7 @@ TABLETOP = ArmWorld(
         "camera_fixed_segmentation": CameraSource("fixed", "segmentation"),
     },
     instances={"arm": "base", "gripper": GRIPPER + "base_mount"},
+    judge_period_ns=50_000_000,
     home=HOME,
     tool_down=TOOL_DOWN,
     finger_geoms=FINGER_PADS,

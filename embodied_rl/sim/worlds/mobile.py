@@ -1,0 +1,175 @@
+"""Worlds of a base on two driven wheels, commanded by velocities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import mujoco
+import numpy as np
+
+from embodied_rl.core.embodiment import Stream
+from embodied_rl.core.errors import UserError
+from embodied_rl.core.heading import quaternion_of, wrapped, yaw_of
+from embodied_rl.core.policy import Outcome
+from embodied_rl.sim.noise import SensorNoise
+from embodied_rl.sim.tasks.base import PlaceTask
+from embodied_rl.sim.worlds.base import NumberSource, Scene, World
+
+DIMENSIONS = ("linear_x", "angular_z")
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """Stream of the base's true pose or velocity: ``position``, ``yaw``, ``linear_velocity`` or
+    ``angular_velocity``, the velocities in the base's own frame; ``sigma`` in the stream's unit."""
+
+    quantity: str
+    sigma: float
+
+
+@dataclass(frozen=True)
+class MobileWorld(World):
+    """A world whose commands are velocities of a base and whose tasks are about where it is."""
+
+    base_body: str  # on a free joint, its origin in the middle of the axle
+    wheels: tuple[str, str]  # actuators of the left and the right wheel, in rad/s
+    wheel_radius_m: float
+    track_m: float  # between the wheels
+
+    def actuation(self, scene: Scene) -> DifferentialDrive:
+        return DifferentialDrive(self, scene)
+
+    def stage(self, scene: Scene) -> BaseStage:
+        return BaseStage(self, scene)
+
+    def reader(
+        self, scene: Scene, stream: Stream, source: NumberSource, noise: SensorNoise
+    ) -> Callable[[], np.ndarray]:
+        base = FreeBody(scene, self.base_body)
+        measure = {
+            "position": base.position,
+            "yaw": base.yaw,
+            "linear_velocity": base.linear_velocity,
+            "angular_velocity": base.angular_velocity,
+        }[cast(BaseSource, source).quantity]
+
+        def read() -> np.ndarray:
+            return measure() + next(noise.rows)
+
+        def read_yaw() -> np.ndarray:
+            # as it comes out of the quaternion of a message, so that topics change no bit
+            return np.array([wrapped(float(read()[0]))])
+
+        return read_yaw if cast(BaseSource, source).quantity == "yaw" else read
+
+
+class FreeBody:
+    """The state of a body on a free joint, as of the newest physics step."""
+
+    def __init__(self, scene: Scene, name: str):
+        joint = int(scene.model.body(name).jntadr[0])
+        place, dof = int(scene.model.jnt_qposadr[joint]), int(scene.model.jnt_dofadr[joint])
+        self._position = scene.data.qpos[place : place + 3]
+        self._turn = scene.data.qpos[place + 3 : place + 7]  # w, x, y, z
+        self._velocity = scene.data.qvel[dof : dof + 3]  # in the world's frame
+        self._rate = scene.data.qvel[dof + 3 : dof + 6]  # in the body's
+
+    def position(self) -> np.ndarray:
+        """``(3,)`` metres."""
+        return self._position.copy()
+
+    def yaw(self) -> np.ndarray:
+        """``(1,)`` rad."""
+        w, x, y, z = self._turn.tolist()
+        return np.array([yaw_of((x, y, z, w))])
+
+    def linear_velocity(self) -> np.ndarray:
+        """``(3,)`` m/s, in the body's frame."""
+        back, velocity = np.zeros(4), np.zeros(3)
+        mujoco.mju_negQuat(back, self._turn)
+        mujoco.mju_rotVecQuat(velocity, self._velocity, back)
+        return velocity
+
+    def angular_velocity(self) -> np.ndarray:
+        """``(3,)`` rad/s, in the body's frame."""
+        return self._rate.copy()
+
+    def place(self, x: float, y: float, yaw: float | None = None) -> None:
+        """Move it over the floor (m), and turn it upright to a yaw (rad) if one is given."""
+        self._position[:2] = x, y
+        if yaw is not None:
+            turn = quaternion_of(yaw)
+            self._turn[:] = turn[3], *turn[:3]
+
+
+class DifferentialDrive:
+    """Wheel speeds from a forward velocity v and a turn rate w, as diff_drive_controller has them::
+
+        left = (v - w track / 2) / radius        right = (v + w track / 2) / radius
+
+    Raises:
+        UserError: the commands are not velocities along ``linear_x`` and ``angular_z``.
+    """
+
+    def __init__(self, world: MobileWorld, scene: Scene):
+        embodiment = scene.embodiment
+        names = embodiment.action_names
+        if sorted(names) != sorted(DIMENSIONS) or not embodiment.velocities.all():
+            raise UserError(
+                f"{embodiment.origin}: commands: world '{world.name}' takes velocities along "
+                f"{list(DIMENSIONS)}, saw {list(names)}"
+            )
+        half = world.track_m / 2
+        columns = {"linear_x": (1.0, 1.0), "angular_z": (-half, half)}
+        speeds = np.array([columns[name] for name in names]).T / world.wheel_radius_m
+        self._wheel_speeds = np.zeros((scene.model.nu, len(names)))  # rad/s per command unit
+        for actuator, row in zip(world.wheels, speeds, strict=True):
+            self._wheel_speeds[scene.model.actuator(actuator).id] = row
+        self._control = scene.data.ctrl
+
+    def reset(self, command: np.ndarray) -> None:
+        self.begin(command)
+
+    def begin(self, command: np.ndarray) -> None:
+        self._control[:] = self._wheel_speeds @ command
+
+    def end(self) -> None:
+        pass
+
+
+class BaseStage:
+    """The base at rest where the task says; the task judges by where it truly is.
+
+    Raises:
+        UserError: the task looks at the base at times that are no steps of the simulator.
+    """
+
+    def __init__(self, world: MobileWorld, scene: Scene):
+        self._task = cast(PlaceTask, scene.task)
+        if self._task.sample_period_ns % scene.step_ns:
+            raise UserError(
+                f"task {scene.task.name}: expected samples every whole number of simulator steps "
+                f"of {scene.step_ns / 1e6:g} ms, saw {self._task.sample_period_ns / 1e6:g} ms"
+            )
+        self._base = FreeBody(scene, world.base_body)
+        self._action_dim = scene.embodiment.action_dim
+        self._place = (0.0, 0.0)
+        self._outcome: Outcome | None = None
+
+    def start(self, rng: np.random.Generator) -> np.ndarray:
+        x, y, yaw = self._task.start(rng)
+        self._place = (x, y)
+        self._base.place(x, y, yaw)
+        return np.zeros(self._action_dim)
+
+    def begin(self) -> None:
+        self._base.place(*self._place)  # coming to rest has moved it by less than a millimetre
+        self._outcome = self._task.update(0, self._base.position())
+
+    def judge(self, elapsed_ns: int) -> Outcome:
+        if elapsed_ns % self._task.sample_period_ns == 0:
+            self._outcome = self._task.update(elapsed_ns, self._base.position())
+        assert self._outcome is not None
+        return self._outcome
