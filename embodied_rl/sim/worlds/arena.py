@@ -34,7 +34,6 @@ ARENA = MobileWorld(
         "base_linear_velocity": BaseSource("linear_velocity", 0.01),
         "base_angular_velocity": BaseSource("angular_velocity", 0.01),
         "camera_overhead": CameraSource("overhead", "rgb"),
-        "camera_chase": CameraSource("chase", "rgb"),
     },
     instances={"robot": "base_link"},
     judge_period_ns=0,  # every step: the samples of a task must be met
