@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from embodied_rl.nn.episodic_transformer import TransformerSettings
 
 POLICY = "relic"
+MOST_CODES = 2**15  # a memory stores them in 16 bits
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class RelicConfig:
                 f"code_count: expected 2 or more with cells and 0 without, saw {self.code_count} "
                 f"with {self.cell_count} cells"
             )
+        if self.code_count > MOST_CODES:
+            raise ValueError(f"code_count: expected at most {MOST_CODES}, saw {self.code_count}")
         _ = self.transformer
 
     @property

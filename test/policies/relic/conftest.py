@@ -1,0 +1,4 @@
+import torch
+
+# Two threads on matrices this small wait for each other, for minutes if the machine is busy.
+torch.set_num_threads(1)
