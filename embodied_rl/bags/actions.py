@@ -14,8 +14,13 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.commands import TrajectoryTrack
+from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.decode_commands import read_targets, read_trajectory
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, TWIST_STAMPED, Embodiment
+
+# A base whose commands fall silent stops by a timeout of its own (0.5 s by default in ros2_control)
+# that a bag does not tell: for longer than this only rest is known to last.
+VELOCITY_LASTS_NS = NANOSECONDS // 2
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,21 @@ class _Arrays(_Group):
                 yield row, items[newest].values
 
 
+class _Velocities(_Arrays):
+    """Velocities of a base, in force from their stamp, or else their arrival, like arrays; but
+    one that is not zero does not last."""
+
+    def _targets(
+        self, items: list[_Given], ticks_ns: np.ndarray, period_ns: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        times = [item.stamp_ns for item in items]
+        for row, values in super()._targets(items, ticks_ns, period_ns):
+            tick = int(ticks_ns[row])
+            given = times[bisect_left(times, tick + period_ns) - 1]
+            if tick - given <= VELOCITY_LASTS_NS or not values.any():
+                yield row, values
+
+
 class ActionLog:
     """Commands of one episode as they are read, and the actions that they make.
 
@@ -110,7 +130,9 @@ class ActionLog:
             self._groups[""] = _Trajectories(embodiment.action_dim)
             return
         for key, command in embodiment.commands.items():
-            kind = _Trajectories if command.type == JOINT_TRAJECTORY else _Arrays
+            kind = _Velocities if command.velocity else _Arrays
+            if command.type == JOINT_TRAJECTORY:
+                kind = _Trajectories
             self._groups[key] = kind(len(command.names))
 
     def add(self, key: str, topic: str, message: Any, log_time_ns: int, number: int) -> None:
@@ -125,16 +147,19 @@ class ActionLog:
         """
         group = self._groups[key]
         if isinstance(group, _Arrays):
-            values = read_targets(message, self._embodiment.commands[key])
-            group.items.append(_Given(log_time_ns, np.zeros(0, np.int64), values, number))
+            command = self._embodiment.commands[key]
+            values = read_targets(message, command)
+            given_ns = stamp_ns(message.header) if command.type == TWIST_STAMPED else 0
+            given_ns = given_ns or log_time_ns  # no stamp: it counts from when it arrives
+            group.items.append(_Given(given_ns, np.zeros(0, np.int64), values, number))
             return
         names: Sequence[str] = self._embodiment.action_names
         if key:
             names = self._embodiment.commands[key].names
-        stamp_ns, times_ns, values = read_trajectory(message, names, topic)
-        if stamp_ns == 0:  # the convention for "starts when it arrives"
-            stamp_ns, times_ns = log_time_ns, times_ns + log_time_ns
-        group.items.append(_Given(stamp_ns, times_ns, values, number))
+        start_ns, times_ns, values = read_trajectory(message, names, topic)
+        if start_ns == 0:  # the convention for "starts when it arrives"
+            start_ns, times_ns = log_time_ns, times_ns + log_time_ns
+        group.items.append(_Given(start_ns, times_ns, values, number))
 
     def split(self, number: int) -> ActionLog:
         """Hand over the commands from message ``number`` on, as a log of their own."""
