@@ -75,10 +75,10 @@ def draw(
     figure.suptitle(title)
     grid = figure.add_gridspec(1 + rows, COLUMNS)
     _curves(figure.add_subplot(grid[0, :]), figures)
-    walls = world.walls(watch.world)
+    home = (world.walls(watch.world), world.objects(watch.world))
     for number, course in enumerate(watch.courses[:count]):
         row, column = divmod(number, COLUMNS)
-        _course(figure.add_subplot(grid[1 + row, column]), walls, number, course)
+        _course(figure.add_subplot(grid[1 + row, column]), *home, number, course)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
 
@@ -95,13 +95,15 @@ def _curves(axis: Axes, figures: Mapping[str, Any]) -> None:
     axis.set_title(f"all {figures['trials']} trials, 95 % intervals", fontsize=9)
 
 
-def _course(axis: Axes, walls: Tensor, number: int, course: Course) -> None:
-    """The map with one episode's path; y points up."""
+def _course(axis: Axes, walls: Tensor, objects: Tensor, number: int, course: Course) -> None:
+    """The map with one episode's path; y points up, objects are named by their type's number."""
     axis.imshow(torch.where(walls, 0.35, 1.0).numpy(), cmap="gray", vmin=0, vmax=1, origin="lower")
     colour = SUCCESS if course.success else FAILURE
     for x, y in course.targets.tolist():
         face = TARGET if course.familiar else "none"
         axis.plot(x, y, "s", color=TARGET, markerfacecolor=face, markersize=9, markeredgewidth=1.8)
+    for y, x in objects.nonzero().tolist():
+        axis.text(x, y, str(int(objects[y, x])), fontsize=7, ha="center", va="center")
     x, y = zip(*course.cells)
     axis.plot(x, y, "-", color=colour, linewidth=1.8)
     axis.plot(x[0], y[0], "o", color=LINE, markersize=5)

@@ -68,3 +68,6 @@ class TrialWorld(Protocol):
 
     def walls(self, world: int) -> Tensor:
         """``(H, W)`` bool, of one world."""
+
+    def objects(self, world: int) -> Tensor:
+        """``(H, W)`` int64, of one world: 1 + type of the object in a cell, 0 where none is."""

@@ -82,6 +82,9 @@ class Darkroom:
     def walls(self, world: int) -> Tensor:
         return torch.zeros(self.size, self.size, dtype=torch.bool)
 
+    def objects(self, world: int) -> Tensor:
+        return torch.zeros(self.size, self.size, dtype=torch.int64)
+
     def _view(self) -> View:
         shown = torch.nn.functional.one_hot(self._position, self.size).flatten(1)
         return View(torch.zeros(len(shown), 0, dtype=torch.int64), shown.float())

@@ -86,7 +86,6 @@ class EgocentricNavigation:
         return torch.from_numpy(self.layout(world).walls)
 
     def objects(self, world: int) -> Tensor:
-        """``(H, W)`` int64: 1 + type of object, 0 where there is none."""
         return torch.from_numpy(self.layout(world).object_map())
 
     def reset(self, worlds: Tensor, steps: int, generator: torch.Generator) -> View:
