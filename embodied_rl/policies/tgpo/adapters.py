@@ -68,19 +68,33 @@ def check_actions(embodiment: Embodiment, dynamics: str, names: tuple[str, ...])
 
 
 class UnicycleBase:
-    """A differential-drive base with velocity commands as the twin ``unicycle``."""
+    """A differential-drive base with velocity commands as the twin ``unicycle``.
+
+    The twin moves a whole step along its old heading at its old speed, and has the new ones only
+    then. So the base changes both as late in the step as its limits allow, and first turns a little
+    the other way, which keeps it on the straight line: against turning and accelerating evenly that
+    halves the distance to the twin.
+    """
 
     streams = ("base_position", "base_yaw", "base_linear_velocity")
     actions = ("linear_x", "angular_z")
+    _LATENESS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)  # of a turn that ends on the straight line
 
     def __init__(self, embodiment: Embodiment, dt_s: float):
         embodiment.require(self.streams)
         check_actions(embodiment, "unicycle", self.actions)
         self._ticks = whole_ticks(embodiment, dt_s)
         self._period_s = embodiment.period_ns / NANOSECONDS
+        self._lower, self._upper, rate = embodiment.limits()
+        self._step = rate * self._period_s  # most change from one tick to the next
+        ramp = np.linspace(-1.0, 1.0, self._ticks) if self._ticks > 1 else np.zeros(1)
+        # Rates 1 + k ramp, k times this number, lead sideways nowhere in sum (small turns).
+        to_end = np.arange(self._ticks, 0, -1) - 0.5
+        self._ramp = ramp * (to_end.sum() / max(-(ramp @ to_end), 1e-9))
+        self.reset()
 
     def reset(self) -> None:
-        pass
+        self._sent: np.ndarray | None = None  # (2,) newest velocities in force
 
     def state(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """(x, y, heading, forward speed)."""
@@ -88,17 +102,35 @@ class UnicycleBase:
         return np.array([x, y, values["base_yaw"][0], values["base_linear_velocity"][0]])
 
     def targets(self, now: np.ndarray, after: np.ndarray) -> np.ndarray:
+        begin = np.array([now[3], 0.0]) if self._sent is None else self._sent
+        left = np.arange(self._ticks - 1, -1, -1) * self._step[0]
+        speeds = np.clip(now[3], after[3] - left, after[3] + left)
         turn = np.remainder(after[2] - now[2] + np.pi, 2 * np.pi) - np.pi
-        rate = turn / (self._ticks * self._period_s)
-        shares = np.arange(1, self._ticks + 1)[:, None] / self._ticks
-        speeds = now[3] + (after[3] - now[3]) * shares
-        return np.hstack([speeds, np.full_like(speeds, rate)])
+        mean = turn / (self._ticks * self._period_s)
+        for lateness in self._LATENESS:
+            rates = mean * (1.0 + lateness * self._ramp)
+            found = self._limited(np.column_stack([speeds, rates]), begin)
+            lost = mean - found[:, 1].mean()
+            if abs(lost) < 1e-3:
+                break
+        for _ in range(self._ticks):  # what the limits cut off is turned in the other ticks
+            found = self._limited(found + [0.0, lost], begin)
+            lost = mean - found[:, 1].mean()
+        self._sent = found[-1]  # until it is known what the limits let through
+        return found
+
+    def _limited(self, targets: np.ndarray, begin: np.ndarray) -> np.ndarray:
+        """Targets ``(ticks, 2)`` within the limits, from the velocities ``begin (2,)`` on."""
+        found, last = np.empty_like(targets), begin
+        for i, wanted in enumerate(np.clip(targets, self._lower, self._upper)):
+            found[i] = last = np.clip(wanted, last - self._step, last + self._step)
+        return found
 
     def rest(self, now: np.ndarray) -> np.ndarray:
         return np.zeros((self._ticks, len(self.actions)))
 
     def executed(self, chunk: ActionChunk) -> None:
-        pass
+        self._sent = chunk.values[-1].astype(np.float64)
 
 
 class JointTargets:

@@ -90,3 +90,102 @@ def test_another_robot_is_refused(reach) -> None:
         make_adapter("arm", DT_S, Embodiment.parse(swapped, "other.yaml"))
     with pytest.raises(UserError, match="whole number of control ticks"):
         make_adapter("arm", 0.03, reach)
+
+
+ODOM = "topic: odom, type: nav_msgs/msg/Odometry, rate_hz: 50, max_age_s: 0.1"
+
+
+def base(limits: str) -> Embodiment:
+    text = f"""
+name: rover
+control_rate_hz: 10
+base_frame: odom
+streams:
+  base_position: {{{ODOM}, field: position, unit: m}}
+  base_yaw: {{{ODOM}, field: yaw, unit: rad}}
+  base_linear_velocity: {{{ODOM}, field: linear_velocity, unit: m/s}}
+commands:
+  base: {{topic: cmd_vel, type: geometry_msgs/msg/TwistStamped,
+         dimensions: [linear_x, angular_z], {limits}}}
+"""
+    return Embodiment.parse(text, "rover.yaml")
+
+
+NIMBLE = "lower: [-0.5, -4], upper: [2, 4], max_acceleration: [5, 40]"
+SLOW = "lower: [-0.5, -1], upper: [2, 1], max_acceleration: [1, 10]"
+
+
+def driven(targets: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Where velocities (T, 2) of a tenth of a second each lead, by small steps."""
+    x, y, heading, speed = state
+    for speed, rate in np.repeat(targets, 100, axis=0):
+        x += speed * np.cos(heading) * 1e-3
+        y += speed * np.sin(heading) * 1e-3
+        heading += rate * 1e-3
+    return np.array([x, y, heading, speed])
+
+
+def steps_of_the_twin() -> list[tuple[np.ndarray, np.ndarray]]:
+    import torch
+
+    from embodied_rl.sim.dynamics.unicycle import Unicycle
+
+    generator = torch.Generator().manual_seed(0)
+    now = Unicycle().start(torch.zeros(40, 2), generator)
+    now[:, 3] *= 1.5
+    after = Unicycle().step(now, 2 * torch.rand(40, 2, generator=generator) - 1)
+    return list(zip(now.double().numpy(), after.double().numpy()))
+
+
+def away(ends: list[np.ndarray]) -> np.ndarray:
+    """Distance, turn and speed between where it is and where its twin is."""
+    steps = steps_of_the_twin()
+    found = np.array([end - after for end, (_, after) in zip(ends, steps)])
+    turns = np.abs(np.remainder(found[:, 2] + np.pi, 2 * np.pi) - np.pi)
+    return np.column_stack([np.linalg.norm(found[:, :2], axis=1), turns, np.abs(found[:, 3])])
+
+
+def test_a_base_follows_its_twin_as_closely_as_its_limits_allow() -> None:
+    distances = {}
+    for name, limits in (("nimble", NIMBLE), ("slow", SLOW)):
+        ends = []
+        for now, after in steps_of_the_twin():
+            adapter = make_adapter("unicycle", 0.5, base(limits))
+            ends.append(driven(adapter.targets(now, after), now))
+        distance, turn, speed = away(ends).T
+        # a slow base can hardly begin each turn from a stand at the twin's full rate
+        assert turn.max() < (0.01 if name == "nimble" else 0.08)
+        assert speed.max() < 1e-9
+        distances[name] = distance
+    even = []
+    for now, after in steps_of_the_twin():
+        turn = np.remainder(after[2] - now[2] + np.pi, 2 * np.pi) - np.pi
+        shares = np.arange(1, 6)[:, None] / 5
+        even.append(
+            driven(
+                np.hstack([now[3] + (after[3] - now[3]) * shares, np.full((5, 1), 2 * turn)]), now
+            )
+        )
+    evenly = away(even)[:, 0]
+    assert distances["nimble"].mean() < 0.35 * evenly.mean()
+    assert distances["slow"].mean() < 0.85 * evenly.mean()
+
+
+def test_a_base_changes_its_velocities_from_those_in_force() -> None:
+    adapter = make_adapter("unicycle", 0.5, base(SLOW))
+    now, after = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.5, 0.0, 0.3, 1.2])
+    adapter.executed(ActionChunk(0, 100_000_000, np.array([[0.6, -0.9]])))
+    rows = np.vstack([[0.6, -0.9], adapter.targets(now, after)])
+    assert (np.abs(np.diff(rows, axis=0)) <= np.array([0.1, 1.0]) + 1e-9).all()
+    assert rows[1, 0] == pytest.approx(0.7) and rows[-1, 0] == pytest.approx(1.1)
+    assert rows[1:, 1].sum() * 0.1 == pytest.approx(0.3, abs=1e-3)
+    assert not adapter.rest(now).any()
+    adapter.reset()
+    assert adapter.targets(now, after)[0, 0] == pytest.approx(1.0), "from what is measured"
+
+
+def test_a_base_that_turns_around_takes_the_short_way() -> None:
+    adapter = make_adapter("unicycle", 0.5, base(NIMBLE))
+    now, after = np.array([0.0, 0.0, 3.1, 0.5]), np.array([-0.25, 0.01, -3.1, 0.5])
+    rates = adapter.targets(now, after)[:, 1]
+    assert rates.sum() * 0.1 == pytest.approx(2 * np.pi - 6.2, abs=1e-3)
