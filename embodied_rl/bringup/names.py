@@ -16,12 +16,13 @@ from embodied_rl.policies.tgpo.adapters import twin_of
 WORLD_EMBODIMENT = {
     "tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml",
     "arena": "sim_worlds/arena/diff_drive.yaml",
+    "reach": "sim_worlds/tabletop/ur5e_reach.yaml",
 }
-CAMERAS = {"tabletop": ("fixed", "wrist"), "arena": ("overhead",)}
+CAMERAS = {"tabletop": ("fixed", "wrist"), "arena": ("overhead",), "reach": ()}
 TASKS = ("count_pushes", "pick_place", "replace_object", "return_home")
 DEFAULT_TASK = "replace_object"
 # World whose tasks are specifications in temporal logic -> the one that it takes by itself
-DEFAULT_SPEC = {"arena": "patrol_two_goals"}
+DEFAULT_SPEC = {"arena": "patrol_two_goals", "reach": "arm_00"}
 SPEC_FOLDERS = ("sim_worlds/arena", "sim_worlds/stl_tasks")
 EXPERT = "expert"
 TGPO = "tgpo"

@@ -15,10 +15,11 @@ from embodied_rl.sim.tasks.replace_object import ReplaceObject
 from embodied_rl.sim.tasks.return_home import ReturnHome
 from embodied_rl.sim.worlds.arena import ARENA
 from embodied_rl.sim.worlds.base import CameraSource, World, sim_worlds_file
+from embodied_rl.sim.worlds.reach import REACH
 from embodied_rl.sim.worlds.tabletop import TABLETOP
 
-WORLDS: dict[str, World] = {TABLETOP.name: TABLETOP, ARENA.name: ARENA}
-# The tasks that have a name and a class of their own; those of `arena` are files.
+WORLDS: dict[str, World] = {world.name: world for world in (TABLETOP, ARENA, REACH)}
+# The tasks that have a name and a class of their own; those of `arena` and `reach` are files.
 TASKS: dict[str, Callable[[], Task]] = {
     CountPushes.name: CountPushes,
     PickPlace.name: PickPlace,
@@ -40,8 +41,8 @@ def make_simulator(
 
     Args:
         world: name of a world.
-        task: name of a task of that world; of ``arena`` one of ``sim_worlds/stl_tasks``, or the
-            path of such a file.
+        task: name of a task of that world; of ``arena`` and ``reach`` one of
+            ``sim_worlds/stl_tasks``, or the path of such a file.
         cameras: names of cameras (all their streams are rendered) or keys of single camera
             streams; what is not named is not rendered.
         visuals: ``primitives`` (fast) or ``mesh`` (the full meshes); physics is the same.
@@ -61,12 +62,13 @@ def make_simulator(
 
 def make_task(world: str, task: str) -> Task:
     """A task of a world by name; see :func:`make_simulator`."""
-    if world == ARENA.name:
+    if world in (ARENA.name, REACH.name):
         # torch, which these tasks are judged with and no other, takes seconds to import
         from embodied_rl.sim.stl_tasks.task import load_task
         from embodied_rl.sim.tasks.drive import DriveTask
+        from embodied_rl.sim.tasks.reach import ReachTask
 
-        return DriveTask(load_task(task))
+        return {ARENA.name: DriveTask, REACH.name: ReachTask}[world](load_task(task))
     here = [name for name, make in TASKS.items() if make().world == world]
     return TASKS[choose(f"task of world '{world}'", task, here)]()
 

@@ -16,7 +16,7 @@ from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.sim.registry import make_simulator, world_embodiment
 from embodied_rl.sim.stl_tasks.task import load_task, write_task
-from embodied_rl.sim.tasks.drive import AVOIDED_RGBA, UNUSED_RGBA, region_colours
+from embodied_rl.sim.tasks.formula import AVOIDED_RGBA, UNUSED_RGBA, region_colours
 from embodied_rl.sim.worlds.arena import ARENA, TRACK_M, WHEEL_RADIUS_M
 
 STREAMS = ("base_position", "base_yaw", "base_linear_velocity", "base_angular_velocity")

@@ -10,8 +10,8 @@ from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.kinematics import Chain
 from embodied_rl.sim.worlds.base import sim_worlds_file
+from embodied_rl.sim.worlds.reach import REACH
 
-EMBODIMENT_FILE = "tabletop/ur5e_reach.yaml"
 ARM = "arm"  # the command group of the embodiment
 _DAMPING_M = 0.05  # of the feedback law's least squares
 _POSTURE = 0.5  # 1/s, how fast joints that the tool leaves free go back to the middle
@@ -87,7 +87,7 @@ class Arm:
             UserError: the embodiment has no kinematics, no workspace, or other joints in its
                 command group ``arm``.
         """
-        embodiment = embodiment or Embodiment.load(sim_worlds_file(EMBODIMENT_FILE))
+        embodiment = embodiment or Embodiment.load(sim_worlds_file(REACH.embodiment_file))
         chain, box = embodiment.chain, embodiment.workspace
         part = embodiment.slices().get(ARM, slice(0))
         if chain is None or box is None or embodiment.action_names[part] != chain.joints:

@@ -78,17 +78,28 @@ class ObjectTask(Task, Protocol):
         """Judge the new state; once the outcome is done, later states do not change it."""
 
 
-class PlaceTask(Task, Protocol):
-    """A task of a base, about where it is at the multiples of ``sample_period_ns``."""
+class SampledTask(Task, Protocol):
+    """A task about where a robot is at the multiples of ``sample_period_ns``."""
 
     sample_period_ns: int
+
+    def update(self, elapsed_ns: int, position: np.ndarray) -> Outcome:
+        """Judge the next sample, the robot's true ``position (3,)`` in m, from 0 ns on; once the
+        outcome is done, later samples do not change it."""
+
+
+class PlaceTask(SampledTask, Protocol):
+    """Of a base."""
 
     def start(self, rng: np.random.Generator) -> tuple[float, float, float]:
         """Draw x, y (m) and yaw (rad) of an episode's start and forget the last one."""
 
-    def update(self, elapsed_ns: int, position: np.ndarray) -> Outcome:
-        """Judge the next sample, the base's true ``position (3,)`` in m, from 0 ns on; once the
-        outcome is done, later samples do not change it."""
+
+class JointTask(SampledTask, Protocol):
+    """Of an arm, about its tool."""
+
+    def start(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw the joints ``(n,)`` (rad) of an episode's start and forget the last one."""
 
 
 class Stillness:
@@ -146,6 +157,18 @@ def add_disc(spec: mujoco.MjSpec, name: str, centre: Sequence[float], radius: fl
             conaffinity=0,
             group=1,
         )
+
+
+def add_ball(spec: mujoco.MjSpec, name: str, centre: Sequence[float], radius: float, rgba) -> None:
+    """A coloured ball in the air, drawn only."""
+    spec.worldbody.add_body(name=name, pos=centre).add_geom(
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        size=[radius, 0, 0],
+        rgba=rgba,
+        contype=0,
+        conaffinity=0,
+        group=1,
+    )
 
 
 def uniform_in_disc(rng: np.random.Generator, radius: float) -> np.ndarray:

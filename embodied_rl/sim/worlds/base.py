@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import mujoco
 import numpy as np
@@ -25,7 +25,7 @@ from embodied_rl.core.embodiment import Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Outcome
 from embodied_rl.sim.noise import SensorNoise
-from embodied_rl.sim.tasks.base import Task
+from embodied_rl.sim.tasks.base import SampledTask, Task
 
 PACKAGE = "embodied_rl"
 
@@ -115,6 +115,39 @@ class World(ABC):
         self, scene: Scene, stream: Stream, source: NumberSource, noise: SensorNoise
     ) -> Callable[[], np.ndarray]:
         """A function that reads a stream of numbers from the scene's state now."""
+
+
+class SampledStage(ABC):
+    """A :class:`Stage` whose task judges by where the robot is at regular times.
+
+    Raises:
+        UserError: the task looks at times that are no steps of the simulator.
+    """
+
+    def __init__(self, scene: Scene):
+        self._task = cast(SampledTask, scene.task)
+        if self._task.sample_period_ns % scene.step_ns:
+            raise UserError(
+                f"task {scene.task.name}: expected samples every whole number of simulator steps "
+                f"of {scene.step_ns / 1e6:g} ms, saw {self._task.sample_period_ns / 1e6:g} ms"
+            )
+        self._outcome: Outcome | None = None
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator) -> np.ndarray: ...
+
+    @abstractmethod
+    def position(self) -> np.ndarray:
+        """Where the robot truly is ``(3,)``, in m."""
+
+    def begin(self) -> None:
+        self._outcome = self._task.update(0, self.position())
+
+    def judge(self, elapsed_ns: int) -> Outcome:
+        if elapsed_ns % self._task.sample_period_ns == 0:
+            self._outcome = self._task.update(elapsed_ns, self.position())
+        assert self._outcome is not None
+        return self._outcome
 
 
 def sim_worlds_file(relative: str) -> Path:

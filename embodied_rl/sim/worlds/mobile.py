@@ -12,10 +12,9 @@ import numpy as np
 from embodied_rl.core.embodiment import Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.heading import quaternion_of, wrapped, yaw_of
-from embodied_rl.core.policy import Outcome
 from embodied_rl.sim.noise import SensorNoise
 from embodied_rl.sim.tasks.base import PlaceTask
-from embodied_rl.sim.worlds.base import NumberSource, Scene, World
+from embodied_rl.sim.worlds.base import NumberSource, SampledStage, Scene, World
 
 DIMENSIONS = ("linear_x", "angular_z")
 
@@ -139,37 +138,24 @@ class DifferentialDrive:
         pass
 
 
-class BaseStage:
-    """The base at rest where the task says; the task judges by where it truly is.
-
-    Raises:
-        UserError: the task looks at the base at times that are no steps of the simulator.
-    """
+class BaseStage(SampledStage):
+    """The base at rest where the task says; the task judges by where it truly is."""
 
     def __init__(self, world: MobileWorld, scene: Scene):
-        self._task = cast(PlaceTask, scene.task)
-        if self._task.sample_period_ns % scene.step_ns:
-            raise UserError(
-                f"task {scene.task.name}: expected samples every whole number of simulator steps "
-                f"of {scene.step_ns / 1e6:g} ms, saw {self._task.sample_period_ns / 1e6:g} ms"
-            )
+        super().__init__(scene)
         self._base = FreeBody(scene, world.base_body)
         self._action_dim = scene.embodiment.action_dim
         self._place = (0.0, 0.0)
-        self._outcome: Outcome | None = None
 
     def start(self, rng: np.random.Generator) -> np.ndarray:
-        x, y, yaw = self._task.start(rng)
+        x, y, yaw = cast(PlaceTask, self._task).start(rng)
         self._place = (x, y)
         self._base.place(x, y, yaw)
         return np.zeros(self._action_dim)
 
     def begin(self) -> None:
         self._base.place(*self._place)  # coming to rest has moved it by less than a millimetre
-        self._outcome = self._task.update(0, self._base.position())
+        super().begin()
 
-    def judge(self, elapsed_ns: int) -> Outcome:
-        if elapsed_ns % self._task.sample_period_ns == 0:
-            self._outcome = self._task.update(elapsed_ns, self._base.position())
-        assert self._outcome is not None
-        return self._outcome
+    def position(self) -> np.ndarray:
+        return self._base.position()

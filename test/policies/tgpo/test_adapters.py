@@ -9,8 +9,8 @@ from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.policies.tgpo.adapters import JointTargets, make_adapter
-from embodied_rl.sim.dynamics.arm import EMBODIMENT_FILE
 from embodied_rl.sim.worlds.base import sim_worlds_file
+from embodied_rl.sim.worlds.reach import REACH as WORLD
 
 DT_S = 0.05
 START = np.array([-0.2, -1.5, 1.7, -1.8, -1.5, -0.2])
@@ -18,7 +18,7 @@ START = np.array([-0.2, -1.5, 1.7, -1.8, -1.5, -0.2])
 
 @pytest.fixture(scope="module")
 def reach() -> Embodiment:
-    return Embodiment.load(sim_worlds_file(EMBODIMENT_FILE))
+    return Embodiment.load(sim_worlds_file(WORLD.embodiment_file))
 
 
 def adapter_at(embodiment: Embodiment, dt_s: float = DT_S, gripper: float = 0.3) -> JointTargets:
@@ -83,7 +83,7 @@ def test_a_step_of_several_control_ticks_is_divided_evenly(reach) -> None:
 
 
 def test_another_robot_is_refused(reach) -> None:
-    text = sim_worlds_file(EMBODIMENT_FILE).read_text(encoding="utf-8")
+    text = sim_worlds_file(WORLD.embodiment_file).read_text(encoding="utf-8")
     begin, middle, end = (text.index(key) for key in ("  arm:\n", "  gripper:\n", "# The box"))
     swapped = text[:begin] + text[middle:end] + text[begin:middle] + text[end:]
     with pytest.raises(UserError, match="expects .'shoulder_pan_joint'.*, saw .'robotiq"):

@@ -11,11 +11,12 @@ from embodied_rl.core.commands import CommandLimiter
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
-from embodied_rl.sim.dynamics.arm import EMBODIMENT_FILE, Arm
+from embodied_rl.sim.dynamics.arm import Arm
 from embodied_rl.sim.worlds.base import sim_worlds_file
+from embodied_rl.sim.worlds.reach import REACH as WORLD
 from embodied_rl.sim.worlds.tabletop import HOME, TABLETOP
 
-REACH = Embodiment.load(sim_worlds_file(EMBODIMENT_FILE))
+REACH = Embodiment.load(sim_worlds_file(WORLD.embodiment_file))
 WHOLE = Embodiment.load(sim_worlds_file(TABLETOP.embodiment_file))
 STEP_NS = 50_000_000
 
@@ -88,7 +89,7 @@ def test_the_file_is_the_tabletop_robot_within_its_limits() -> None:
 
 
 def test_a_robot_without_a_workspace_is_refused() -> None:
-    text = sim_worlds_file(EMBODIMENT_FILE).read_text(encoding="utf-8")
+    text = sim_worlds_file(WORLD.embodiment_file).read_text(encoding="utf-8")
     begin, end = text.index("# The box"), text.index("kinematics:")
     with pytest.raises(UserError, match="other.yaml: expected kinematics, a workspace and"):
         Arm(Embodiment.parse(text[:begin] + text[end:], "other.yaml"))
