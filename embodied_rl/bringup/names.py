@@ -44,7 +44,7 @@ def cameras_of(world: str, cameras: str) -> str:
     """All of the world's cameras, those asked for, or none."""
     valid = CAMERAS[world]
     if cameras in ("", "none"):
-        return cameras or ",".join(valid)
+        return cameras or ",".join(valid) or "none"
     for name in cameras.split(","):
         if name not in valid:
             raise UserError(f"cameras:={name}: world {world} has {', '.join(valid)}")
