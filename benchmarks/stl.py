@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import _stl_load
 import numpy as np
 import tyro
 from _report import report
@@ -204,27 +205,14 @@ def _on_demand_us(rows: list) -> float:
 
 
 def _robot_percent() -> float:
-    """CPU time of the whole monitor on a stream of 20 joints at 100 Hz, percent of a core: ten
-    formulas, twenty predicates, windows that reach 10 s ahead."""
-    joints = [f"j{i}" for i in range(20)]
-    robot = Embodiment.parse(
-        "name: bench\ncontrol_rate_hz: 100\nstreams:\n"
-        "  q: {topic: joint_states, type: sensor_msgs/msg/JointState, field: position,\n"
-        f"      joints: [{', '.join(joints)}], unit: rad, rate_hz: 100, max_age_s: 0.1}}\n"
-        "commands:\n  c: {topic: c, type: std_msgs/msg/Float64MultiArray, joints: [a], unit: rad,\n"
-        "      lower: [-1], upper: [1], max_velocity: [1]}\n",
-        "bench",
-    )
-    pairs = list(zip(joints[::2], joints[1::2]))
-    formulas = [f"  {a}: G[0,5] ({a} > -0.99 -> F[0,4.99] {b} < 0.9)\n" for a, b in pairs]
-    signals = [f"  {joint}: {{stream: q, component: {joint}}}\n" for joint in joints]
-    text = "name: bench\ndt_s: 0.01\nmode: sliding\nformulas:\n" + "".join(formulas)
-    spec = parse_specification(text + "signals:\n" + "".join(signals), robot, "bench")
+    """CPU time of the monitor without ROS under the load of `_stl_load`, percent of a core."""
+    robot = Embodiment.parse(_stl_load.ROBOT, "bench")
+    spec = parse_specification(_stl_load.specification(), robot, "bench")
     monitor = SpecificationMonitor(spec)
     values = np.random.default_rng(SEED).uniform(-1, 1, (5000, 20))
     samples = [Sample((i + 1) * spec.dt_ns, value) for i, value in enumerate(values)]
     slot_us = _median_us(lambda sample: monitor.add("q", sample), samples, skip=1000)
-    return slot_us * 1e-6 * 100 * 100
+    return slot_us * 1e-6 * _stl_load.RATE_HZ * 100
 
 
 def _rtamt_update_us(width: int, rows: list) -> float:

@@ -1,4 +1,5 @@
-"""``embodied_rl stl explain|check``: what a formula asks, and whether a recording keeps it.
+"""``embodied_rl stl explain|check|calibrate``: what a formula asks, whether a recording keeps it,
+and how far predictions of its robustness can be trusted.
 
 Exit codes: ``check`` 0 when every formula is satisfied, 1 when one is violated or stays open; in
 sliding mode 1 when a step is violated.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,29 +18,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embodied_rl.bags.episode import Facts, embodiment_of, read_facts
-from embodied_rl.bags.messages import Decoder, SampleDecoder
 from embodied_rl.bags.read import Bag
-from embodied_rl.bags.timeline import Timeline
-from embodied_rl.bags.topics import EMBODIMENT, EPISODE_START, namespace_of
+from embodied_rl.cli.stl_bags import Calibrate, calibrate, replay_bag
 from embodied_rl.core.checkpoint import atomic_write
-from embodied_rl.core.embodiment import Embodiment, Stream
-from embodied_rl.core.errors import MessageError, UserError
-from embodied_rl.core.window import Arrival, Sample
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.window import Arrival
 from embodied_rl.stl import formula as fm
 from embodied_rl.stl import text
 from embodied_rl.stl.decompose import DecompositionError, decompose, describe
 from embodied_rl.stl.monitor import Status
 from embodied_rl.stl.online import Verdict
 from embodied_rl.stl.parse import parse
-from embodied_rl.stl.replay import Replay, replay
+from embodied_rl.stl.replay import Replay
 from embodied_rl.stl.robustness import TailRule
-from embodied_rl.stl.spec import Specification, load
 
 EXAMPLES = """\
 examples:
   embodied_rl stl explain "F[0,16] A and F[0,16] B and G[0,20] not C" --dt 0.1
   embodied_rl stl check runs/demos/episode_000000 --spec sim_worlds/tabletop/return_home.stl.yaml
+  embodied_rl stl calibrate runs/demos --spec SPEC --delta 0.1 --out calibration.yaml
 """
 _COLOURS = {Verdict.SATISFIED: "green", Verdict.VIOLATED: "red"}
 
@@ -67,8 +63,8 @@ class Check:
 
     bag: tyro.conf.Positional[Path]
     """one bag"""
-    spec: Path
-    """specification file"""
+    spec: str
+    """specification file; or a task in temporal logic, by name or file"""
     out: Path | None = None
     """write a picture (PNG): signals, robustness bands, verdicts"""
     events: Path | None = None
@@ -84,17 +80,20 @@ class Check:
 Command = (
     Annotated[Explain, tyro.conf.subcommand("explain", prefix_name=False)]
     | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate", prefix_name=False)]
 )
 
 
 def main(argv: list[str]) -> int:
-    """Runs one of the two; returns the exit code."""
+    """Runs one of the three; returns the exit code."""
     command = tyro.cli(
         Command,  # type: ignore[arg-type]
         prog="embodied_rl stl",
         description="Signal temporal logic on recorded signals, without ROS.\n\n" + EXAMPLES,
         args=argv,
     )
+    if isinstance(command, Calibrate):
+        return calibrate(command)
     return explain(command) if isinstance(command, Explain) else check(command)
 
 
@@ -137,97 +136,21 @@ def check(command: Check) -> int:
     given = Embodiment.load(command.embodiment) if command.embodiment else None
     console = Console()
     with Bag.open(command.bag) as bag:
-        namespace, facts, robot = _robot(bag, given, command.namespace)
-        spec = load(command.spec, robot)
-        topics = _topics(bag, spec, namespace)
-        start_ns = facts.info.start_ns if facts.info is not None else None
-        record = replay(spec, bag_samples(bag, topics), start_ns)
-        for line in bag.report.lines():
-            console.print(escape(line), soft_wrap=True, highlight=False)
+        try:
+            record = replay_bag(bag, command.spec, given, command.namespace)
+        finally:  # also says why nothing of a bag could be used
+            for line in bag.report.lines():
+                console.print(escape(line), soft_wrap=True, highlight=False)
         name = bag.place.name
-    if not record.slots:
-        raise UserError(f"{name}: expected samples of {', '.join(topics)}, saw none that are sound")
     verdicts = [status for status in record.statuses[-1] if not status.clause.path]
     _print(console, record, verdicts, name)
     _write(command, record, verdicts, name)
     if command.out is not None:
         from embodied_rl.stl.plot import draw  # matplotlib costs a second to import
 
-        draw(record, command.out, f"{name}: {spec.name}")
+        draw(record, command.out, f"{name}: {record.spec.name}")
         console.print(f"wrote {command.out}", highlight=False, soft_wrap=True)
     return 0 if _kept(record, verdicts) else 1
-
-
-def _robot(
-    bag: Bag, given: Embodiment | None, namespace: str | None
-) -> tuple[str, Facts, Embodiment]:
-    if namespace is None:
-        relative = [EMBODIMENT, EPISODE_START, *(given.topics() if given is not None else ())]
-        namespace = namespace_of(bag.topics, relative, bag.place.name)
-    facts = read_facts(bag, namespace)
-    return namespace, facts, embodiment_of(bag, facts, given)
-
-
-def _topics(bag: Bag, spec: Specification, namespace: str) -> dict[str, list[Stream]]:
-    """Topic -> the streams of it that the specification needs.
-
-    Raises:
-        UserError: a topic is not in the bag, or with another type.
-    """
-    found: dict[str, list[Stream]] = {}
-    for stream in spec.signals.streams.values():
-        topic = f"{namespace}/{stream.topic}"
-        info = bag.topics.get(topic)
-        seen = "no such topic" if info is None else info.type if info.count else "no message"
-        if seen != stream.type:
-            raise UserError(f"{bag.place.name}: {topic}: expected {stream.type}, saw {seen}")
-        found.setdefault(topic, []).append(stream)
-    return found
-
-
-def bag_samples(bag: Bag, topics: dict[str, list[Stream]]) -> Iterator[tuple[str, Sample]]:
-    """Stream key and sample of every sound message, by stamp; the others go to the report.
-
-    A recorder may lag on one topic and not on another, by more than a live monitor would wait, so
-    the order of the recording means nothing between topics. Stamps are sorted within each run of
-    the clock.
-    """
-    timeline: Timeline[list[tuple[str, Sample]]] = Timeline(bag.report)
-    held: list[tuple[int, list[tuple[str, Sample]]]] = []
-    for topic, stamp_ns, found in _decoded(bag, topics):
-        for accepted in timeline.push(topic, stamp_ns, found):
-            if accepted.jump:
-                yield from _by_stamp(held)
-                held = []
-            held.append((accepted.stamp_ns, accepted.content))
-    held += [(accepted.stamp_ns, accepted.content) for accepted in timeline.drain()]
-    yield from _by_stamp(held)
-
-
-def _by_stamp(held: list[tuple[int, list[tuple[str, Sample]]]]) -> Iterator[tuple[str, Sample]]:
-    for _, found in sorted(held, key=lambda entry: entry[0]):
-        yield from found
-
-
-def _decoded(
-    bag: Bag, topics: dict[str, list[Stream]]
-) -> Iterator[tuple[str, int, list[tuple[str, Sample]]]]:
-    """Topic, stamp and samples of every message that can be used."""
-    decoder, sample = Decoder(bag.topics.values()), SampleDecoder(copy=True)
-    for message in bag.messages(topics):
-        streams, found = topics[message.topic], []
-        try:
-            decoded = decoder(message.topic, streams[0].type, message.data)
-        except MessageError as error:
-            bag.report.add_error(message.topic, error)
-            continue
-        for stream in streams:
-            try:
-                found.append((stream.key, sample(stream, decoded)))
-            except MessageError as error:
-                bag.report.add_error(message.topic, error)
-        if found:
-            yield message.topic, found[0][1].stamp_ns, found
 
 
 def _kept(record: Replay, verdicts: list[Status]) -> bool:

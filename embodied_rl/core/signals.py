@@ -335,14 +335,16 @@ class SignalSampler:
 
     def _close(self, time_ns: int) -> Slot:
         values = {}
+        found: dict[tuple[str, int, bool], np.ndarray | None] = {}  # alike for many signals
         for name, signal in self.signals.signals.items():
-            linear = signal.interpolation == "linear"
-            parts = {
-                key: self._tracks[key].at(time_ns, signal.max_age_ns, linear)
-                for key in signal.streams
-            }
-            known = {key: part for key, part in parts.items() if part is not None}
-            value = float(signal.value(known)) if len(known) == len(parts) else math.nan
+            linear, known = signal.interpolation == "linear", {}
+            for key in (keys := set(signal.streams)):
+                request = (key, signal.max_age_ns, linear)
+                if request not in found:
+                    found[request] = self._tracks[key].at(time_ns, signal.max_age_ns, linear)
+                if (part := found[request]) is not None:
+                    known[key] = part
+            value = float(signal.value(known)) if len(known) == len(keys) else math.nan
             if value < signal.bounds[0] or value > signal.bounds[1]:
                 self.out_of_bounds[name] += 1
             values[name] = value if math.isfinite(value) else math.nan

@@ -44,7 +44,10 @@ from embodied_rl.stl.online import Verdict
 COLUMNS = ("anchor_s", "low", "high", "estimate", "bound")
 # What was under way when the outcome came is waited for, as the recorder does.
 QUIET_S = 0.1
-LONGEST_ROUND_S = 0.1
+# Samples are looked for a few times a step; waiting for each by the executor would cost several
+# times what the monitor does with it.
+ROUNDS_PER_STEP, SHORTEST_ROUND_S, LONGEST_ROUND_S = 2, 0.001, 0.01
+EXECUTOR_EVERY_S = 0.05  # everything else: services, announcements, timers, the clock
 # On a busy machine a simulated clock may come later than the samples of its time.
 SIMULATED_AHEAD_NS = 10 * NANOSECONDS
 _LEVELS = {
@@ -137,21 +140,29 @@ class StlMonitorNode(Node):
 
     # ---------------------------------------------------------------- the loop
     def spin(self, stop: Stop) -> None:
-        """Callbacks one by one, and after each all samples that are there, sorted by stamp."""
+        """Look for samples at short intervals, and after the rest now and then."""
         executor = SingleThreadedExecutor()
         executor.add_node(self)
-        round_s = min(self._live.spec.dt_s / 2, LONGEST_ROUND_S)
+        step_s = self._live.spec.dt_s / ROUNDS_PER_STEP
+        round_s = min(max(step_s, SHORTEST_ROUND_S), LONGEST_ROUND_S)
+        executor_s = time.monotonic()
         while not stop:
-            executor.spin_once(timeout_sec=round_s)
             self._work()
+            if time.monotonic() >= executor_s:
+                executor_s = time.monotonic() + EXECUTOR_EVERY_S
+                executor.spin_once(timeout_sec=0.0)
+            else:
+                time.sleep(round_s)
 
     def _work(self) -> None:
         now_ns = messages.now_ns(self)  # before looking: what was sent by then is there
         self._input.take_waiting()
         batch, self._inbox = self._inbox, []
         slots = self._slots
-        events = self._live.take((key, sample) for key, sample, _ in batch) if batch else []
-        self._say(events + self._live.advance(now_ns))
+        if batch:
+            self._say(self._live.take((key, sample) for key, sample, _ in batch))
+        else:
+            self._say(self._live.advance(now_ns))
         if batch and self._slots > slots:
             self.latency.add((time.perf_counter() - batch[-1][2]) * 1e3)
         if self._over_s is not None and time.monotonic() > self._over_s:

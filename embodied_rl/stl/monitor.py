@@ -42,6 +42,7 @@ class Clause:
     path: str
     place: int  # in the monitor's program
     text: str
+    signals: tuple[str, ...]  # that it reads
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _Watch:
     name: str
     monitor: OnlineMonitor
     clauses: list[Clause]
-    violations: dict[Clause, _Violation] = field(default_factory=dict)
+    violations: list[_Violation | None] = field(default_factory=list)  # of each clause
     at_risk: bool = False
     estimated: tuple[int, float | None] = (-1, None)  # at which step, what
     finished: list[Status] | None = None  # episode mode: the verdicts, once the horizon is seen
@@ -101,7 +102,8 @@ def clauses_of(formula: Formula, dt_s: float) -> list[Clause]:
     found: list[Clause] = []
 
     def collect(node: Formula, path: str) -> None:
-        found.append(Clause(path, places[node], infix(node, dt_s)))
+        names = tuple(fm.signal_names(node))
+        found.append(Clause(path, places[node], infix(node, dt_s), names))
         if isinstance(node, fm.And):
             for i, child in enumerate(fm.children(node)):
                 collect(child, f"{path}.{i}" if path else str(i))
@@ -138,7 +140,7 @@ class SpecificationMonitor:
         for name, formula in self.spec.formulas.items():
             clauses = clauses_of(formula, self.spec.dt_s)
             monitor = OnlineMonitor(formula, self.spec.signals.bounds)
-            self._watches.append(_Watch(name, monitor, clauses))
+            self._watches.append(_Watch(name, monitor, clauses, [None] * len(clauses)))
 
     # ---------------------------------------------------------------- samples in, events out
     def add(self, key: str, sample: Sample) -> list[Event]:
@@ -202,17 +204,16 @@ class SpecificationMonitor:
 
     def _judge_sliding(self, watch: _Watch) -> list[Event]:
         events = []
-        for clause in watch.clauses:
+        for i, (clause, violation) in enumerate(zip(watch.clauses, watch.violations)):
             violated = watch.monitor.newly_violated(clause.place)
-            violation = watch.violations.get(clause)
             if violated and violation is None:
-                violation = watch.violations[clause] = _Violation(violated[0], violated[-1])
+                violation = watch.violations[i] = _Violation(violated[0], violated[-1])
                 events.append(self._verdict(Kind.VIOLATED, watch, clause, violated[0]))
-            elif violated:
+            elif violated and violation is not None:
                 violation.onset = min(violation.onset, violated[0])
                 violation.last, violation.clear = max(violation.last, violated[-1]), 0
             if violation is not None and self._ended(watch, clause, violation):
-                del watch.violations[clause]
+                watch.violations[i] = None
                 events.append(self._end_of(watch, clause, violation))
         return events
 
@@ -325,10 +326,10 @@ class SpecificationMonitor:
     def _status_at(self, watch: _Watch, clause: Clause, step: int) -> Status:
         low, high = watch.monitor.interval(step, clause.place)
         verdict = watch.monitor.verdict(step, clause.place)
-        names = fm.signal_names(watch.monitor.program.nodes[clause.place])
         return Status(
             watch.name, clause, verdict, low, high, self._stamp_ns(step),
-            clause in watch.violations, tuple(name for name in names if name in self._missing),
+            watch.violations[watch.clauses.index(clause)] is not None,
+            tuple(name for name in clause.signals if name in self._missing),
         )  # fmt: skip
 
     def open_steps(self) -> list[Status]:

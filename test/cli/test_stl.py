@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))
@@ -15,6 +17,7 @@ from bag_maker import MS, START_NS  # noqa: E402
 
 import embodied_rl.cli.main as cli  # noqa: E402
 from embodied_rl.core.embodiment import Embodiment  # noqa: E402
+from embodied_rl.stl import conformal  # noqa: E402
 from embodied_rl.stl import spec as specification  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +149,40 @@ def test_a_clock_set_back_resets_the_monitor(tmp_path, capsys):
     assert check(folder, spec(tmp_path), "--embodiment", robot) == 0
     shown = capsys.readouterr().out
     assert "reset" in shown and "a clock that runs on" in shown
+
+
+def scaled(folder: Path, factor: float) -> None:
+    """A bag whose tool moves by ``factor`` times the usual way."""
+
+    def change(_, entry):
+        stamp_ns = entry.message.header.stamp.sec * 10**9 + entry.message.header.stamp.nanosec
+        x = factor * entry.message.pose.position.x
+        return bag_maker.Entry(entry.log_ns, entry.topic, bag_maker.pose(stamp_ns, x))
+
+    bag_maker.write(folder, bag_maker.episode(1.2).change("/tool/pose", change))
+
+
+def test_a_calibration_of_recorded_episodes_by_hand(tmp_path, capsys):
+    """Held, the first sample is the highest prediction of `G[0,1] tool_x < limit`, so the score of
+    an episode is how far the tool still rises: 0.68 m times the episode's factor."""
+    file = spec(tmp_path)
+    text = Path(file).read_text().replace("dt_s: 0.1", "dt_s: 0.1\npredictor: hold")
+    Path(file).write_text(text.replace("  rises: F[0,2.0] tool_x > -0.3\n", ""), encoding="utf-8")
+    factors = np.random.default_rng(0).uniform(0.5, 1.5, 100)
+    for i, factor in enumerate(factors):
+        scaled(tmp_path / "bags" / f"episode_{i:06d}", factor)
+    out = tmp_path / "calibration.yaml"
+    command = ["stl", "calibrate", str(tmp_path / "bags"), "--spec", file, "--out", str(out)]
+    assert cli.main([*command, "--delta", "0.2"]) == 0
+    assert "100 episodes; wrote" in capsys.readouterr().out
+    robot = Embodiment.parse(bag_maker.ROBOT, "robot.yaml")
+    made = conformal.load(out, specification.load(file, robot))
+    rise = math.sin(6.0) - math.sin(5.0)
+    # rank ceil(101 * 0.8) = 81 of 100
+    assert made.quantiles["low"] == pytest.approx(rise * sorted(factors)[80], abs=1e-9)
+    assert (made.delta, made.episodes, made.predictor) == (0.2, 100, "hold")
+    assert cli.main(["stl", "calibrate", str(tmp_path / "bags" / "episode_000000"), *command[3:]])
+    assert "calibration: expected at least 100 episodes, saw 1" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(bag, tmp_path, capsys):
