@@ -74,7 +74,7 @@ class CommandGateNode(Node):
         self.get_logger().info(f"gate ready for {self.embodiment.name}")
 
     def _create_publishers(self) -> None:
-        self._executed = self.create_publisher(JointTrajectory, "command/executed", qos.COMMANDS)
+        self._executed = self.create_publisher(JointTrajectory, "command/executed", qos.EXECUTED)
         self._actuators = {
             key: self.create_publisher(
                 messages.MESSAGE_CLASSES[command.type], command.topic, qos.COMMANDS

@@ -23,6 +23,12 @@ def stream(message_type: str) -> QoSProfile:
     return reliable(5 if message_type == IMAGE else 100)
 
 
+def simulation(message_type: str) -> QoSProfile:
+    """A simulator's side of a stream: in lockstep it runs as fast as policy and gate answer, and a
+    recorder that nobody waits for may be seconds of its time behind."""
+    return reliable(5 if message_type == IMAGE else 2000)
+
+
 def recording(message_type: str) -> QoSProfile:
     """The recorder's side of a stream: deep enough for a disk that stalls for seconds."""
     return reliable(100 if message_type == IMAGE else 2000)
@@ -36,6 +42,7 @@ def latched(depth: int) -> QoSProfile:
 
 
 COMMANDS = reliable(10)
+EXECUTED = reliable(1000)  # of the gate; as for simulation(), since recordings live by it
 DIAGNOSTICS = reliable(10)
 CLOCK = reliable(1)
 LATCHED = latched(1)

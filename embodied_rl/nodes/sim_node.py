@@ -47,7 +47,7 @@ class SimNode(Node):
     def __init__(self, stop: Stop):
         super().__init__("sim_node")
         world = parameter(self, "world", "tabletop", "world to simulate")
-        task = parameter(self, "task", "replace_object", "task in that world")
+        task = parameter(self, "task", "replace_object", "task in that world, or a task file")
         mode = parameter(self, "mode", "lockstep", "clock mode", ("realtime", "lockstep"))
         self._lockstep = mode == "lockstep"
         self._seed = parameter(self, "seed", 0, "base seed; episode i uses (seed, i)")
@@ -89,7 +89,7 @@ class SimNode(Node):
             self._topics.setdefault(stream.topic, []).append(stream)
         self._stream_publishers = {
             topic: self.create_publisher(
-                messages.MESSAGE_CLASSES[group[0].type], topic, qos.stream(group[0].type)
+                messages.MESSAGE_CLASSES[group[0].type], topic, qos.simulation(group[0].type)
             )
             for topic, group in self._topics.items()
         }
