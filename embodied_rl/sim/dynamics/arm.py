@@ -35,10 +35,10 @@ class ForwardKinematics:
 
     def position(self, q: Tensor) -> Tensor:
         """Tool ``(..., 3)`` in m of joint angles ``(..., n)``."""
-        rotations = self._rotations(q)
-        point = self._tool.expand(*q.shape[:-1], 3)
+        rotations, offsets = self._rotations(q), self._offsets.to(q.device)
+        point = self._tool.to(q.device).expand(*q.shape[:-1], 3)
         for i in reversed(range(q.shape[-1])):
-            point = (rotations[..., i, :, :] @ point[..., None])[..., 0] + self._offsets[i]
+            point = (rotations[..., i, :, :] @ point[..., None])[..., 0] + offsets[i]
         return point
 
     def jacobian(self, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,21 +47,22 @@ class ForwardKinematics:
         A column is ``axis x (tool - joint)`` in the base frame.
         """
         rotations = self._rotations(q)
-        turn = torch.eye(3).expand(len(q), 3, 3)
+        offsets, joint_axes = self._offsets.to(q.device), self._axes.to(q.device)
+        turn = torch.eye(3, device=q.device).expand(len(q), 3, 3)
         place = q.new_zeros(len(q), 3)
         places, axes = [], []
         for i in range(q.shape[-1]):
-            place = place + turn @ self._offsets[i]
+            place = place + turn @ offsets[i]
             turn = turn @ rotations[:, i]
             places.append(place)
-            axes.append(turn @ self._axes[i])
-        tool = place + turn @ self._tool
+            axes.append(turn @ joint_axes[i])
+        tool = place + turn @ self._tool.to(q.device)
         arms = tool[:, None] - torch.stack(places, dim=1)
         return tool, torch.linalg.cross(torch.stack(axes, dim=1), arms).transpose(1, 2)
 
     def _rotations(self, q: Tensor) -> Tensor:
         """From each joint's frame to its parent's ``(..., n, 3, 3)``."""
-        one, sine, cosine = self._terms
+        one, sine, cosine = self._terms.to(q.device)
         return one + q.sin()[..., None, None] * sine + q.cos()[..., None, None] * cosine
 
 
@@ -99,14 +100,12 @@ class Arm:
         self.state_dim = self.action_dim = self.start_dim = len(chain.joints)
         self.feature_dim = self.state_dim + self.position_dim
         lower, upper, _ = embodiment.limits()
-        self.lower, self.upper = _tensor(lower[part]), _tensor(upper[part])
-        self._middle, self._half = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
-        self.box_lower, self.box_upper = _tensor(box.lower), _tensor(box.upper)
-        self._centre = (self.box_lower + self.box_upper) / 2
+        self.joint_limits = torch.tensor(np.array([lower[part], upper[part]]), dtype=torch.float32)
+        self.workspace = torch.tensor(np.array([box.lower, box.upper]), dtype=torch.float32)
 
     def step(self, state: Tensor, action: Tensor) -> Tensor:
         wanted = state + self.dt_s * self.top_rate * action.clamp(-1.0, 1.0)
-        wanted = wanted.clamp(self.lower, self.upper)
+        wanted = wanted.clamp(*self.joint_limits.to(state.device))
         further = self._outside(wanted)
         held = (further > 0) & (further >= self._outside(state))
         return torch.where(held[..., None], state, wanted)
@@ -114,15 +113,17 @@ class Arm:
     def _outside(self, state: Tensor) -> Tensor:
         """How far the tool is outside of the workspace ``(...)``, in m; 0 inside."""
         tool = self.position(state)
-        away = tool - tool.clamp(self.box_lower, self.box_upper)
+        away = tool - tool.clamp(*self.workspace.to(state.device))
         return torch.linalg.vector_norm(away, dim=-1)
 
     def position(self, state: Tensor) -> Tensor:
         return self.kinematics.position(state)
 
     def features(self, state: Tensor) -> Tensor:
-        joints = (state - self._middle) / self._half
-        return torch.cat([joints, (self.position(state) - self._centre) / self.arena_m], dim=-1)
+        limits, centre = self.joint_limits.to(state.device), self.workspace.mean(dim=0)
+        joints = (state - limits.mean(dim=0)) / ((limits[1] - limits[0]) / 2)
+        tool = (self.position(state) - centre.to(state.device)) / self.arena_m
+        return torch.cat([joints, tool], dim=-1)
 
     def start(self, place: Tensor, generator: torch.Generator) -> Tensor:
         return place.clone()
@@ -130,14 +131,11 @@ class Arm:
     def toward(self, state: Tensor, target: Tensor) -> Tensor:
         """Damped least squares; what the tool leaves free goes back to the middle of its range."""
         tool, jacobian = self.kinematics.jacobian(state)
-        square = jacobian @ jacobian.transpose(1, 2) + _DAMPING_M**2 * torch.eye(3)
+        damping = _DAMPING_M**2 * torch.eye(3, device=state.device)
+        square = jacobian @ jacobian.transpose(1, 2) + damping
         inverse = torch.linalg.solve(square, jacobian).transpose(1, 2)  # (N, n, 3)
-        rest = _POSTURE * (self._middle - state)[..., None]
+        rest = _POSTURE * (self.joint_limits.mean(dim=0).to(state.device) - state)[..., None]
         wanted = (target - tool)[..., None] / (3.0 * self.dt_s) - jacobian @ rest
         rate = (rest + inverse @ wanted)[..., 0] / self.top_rate
         # slowed as a whole, so that the tool keeps its direction
         return rate / rate.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)

@@ -110,7 +110,8 @@ class _Maker:
         if self._layout.home is None:
             return start
         place = torch.tensor(start[None], dtype=torch.float32)
-        return self._dynamics.position(self._dynamics.start(place, torch.Generator()))[0].numpy()
+        state = self._dynamics.start(place, torch.Generator())
+        return self._dynamics.position(state)[0].cpu().numpy()
 
     def _spot(self, margin: float) -> np.ndarray:
         """A position that far from the borders; a height is drawn above the ground."""

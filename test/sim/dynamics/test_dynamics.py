@@ -78,6 +78,19 @@ def test_gradients_flow_to_the_actions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DYNAMICS))
+def test_robots_are_computed_where_their_states_are(name: str) -> None:
+    """The device ``meta`` refuses to mix with any other, as a GPU would, and computes nothing."""
+    dynamics, state = make_dynamics(name), start(name, 4).to("meta")
+    action = torch.zeros(4, dynamics.action_dim, device="meta")
+    position = dynamics.position(dynamics.step(state, action))
+    found = [position, dynamics.features(state), dynamics.toward(state, position)]
+    assert [x.shape[-1] for x in found] == [
+        dynamics.position_dim, dynamics.feature_dim, dynamics.action_dim
+    ]  # fmt: skip
+    assert all(x.is_meta for x in found)
+
+
+@pytest.mark.parametrize("name", sorted(DYNAMICS))
 def test_the_feedback_law_arrives(name: str) -> None:
     dynamics = make_dynamics(name)
     state = start(name, 30)
