@@ -51,7 +51,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """``T`` consecutive position targets: ``values[i]`` holds at ``stamp + (i + 1) * period``."""
+    """``T`` consecutive targets: a position ``values[i]`` holds at ``stamp + (i + 1) * period``, a
+    velocity of a base throughout the period that ends then."""
 
     stamp_ns: int
     period_ns: int

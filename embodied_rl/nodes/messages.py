@@ -144,7 +144,11 @@ def camera_info(
 
 
 def trajectory(chunk: ActionChunk, names: Sequence[str], columns: slice) -> JointTrajectory:
-    """The chosen columns of a chunk; the header carries when its first control period begins."""
+    """The chosen columns of a chunk; the header carries when its first control period begins.
+
+    Between our own nodes a chunk has all dimensions, and the velocities of a base too stand in the
+    field ``positions``: as one target a period each, which is what an action is.
+    """
     message = JointTrajectory(joint_names=list(names))
     message.header.stamp = time_message(chunk.stamp_ns)
     message.points = [
