@@ -8,7 +8,10 @@ import pytest
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
+from embodied_rl.policies.registry import load_policy
 from embodied_rl.policies.tgpo.adapters import JointTargets, make_adapter
+from embodied_rl.sim.registry import make_simulator
+from embodied_rl.sim.rollout import rollout
 from embodied_rl.sim.worlds.base import sim_worlds_file
 from embodied_rl.sim.worlds.reach import REACH as WORLD
 
@@ -189,3 +192,15 @@ def test_a_base_that_turns_around_takes_the_short_way() -> None:
     now, after = np.array([0.0, 0.0, 3.1, 0.5]), np.array([-0.25, 0.01, -3.1, 0.5])
     rates = adapter.targets(now, after)[:, 1]
     assert rates.sum() * 0.1 == pytest.approx(2 * np.pi - 6.2, abs=1e-3)
+
+
+def test_the_trained_arm_meets_a_formula_in_mujoco() -> None:
+    """Through limits, servos and the noise of encoders; what it plans is what it is judged by."""
+    sim = make_simulator("reach", "arm_04")
+    policy = load_policy("tgpo_arm", sim.embodiment, "arm_04", samples=64)
+    results = [rollout(sim, policy, episode, seed=episode) for episode in range(3)]
+    sim.close()
+    assert all(result.outcome.success for result in results)
+    plan = policy.plan()  # the episode ends with the row of the last step, before it is shown
+    assert plan["step"] == 63 and not plan["violated"]
+    assert 0 < policy.figures()["follow_error_m"] < 0.1
