@@ -39,6 +39,12 @@ def serve(make: Callable[[dict[str, Any]], tuple[dict[str, Any], Steps]]) -> Non
         _tell(answers, {"cpu_s": cpu_s, "wall_s": wall_s, "peak_mb": peak_mb})
 
 
+def resident_mb() -> float:
+    """Memory that this process holds now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
 def _tell(answers: Any, value: Mapping[str, Any]) -> None:
     answers.write(json.dumps(value) + "\n")
     answers.flush()

@@ -7,6 +7,7 @@ episodes ago something happened and nothing else about when (arXiv 2410.02751, s
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -48,13 +49,20 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
+@lru_cache
+def _frequencies(head_dim: int, device: torch.device) -> Tensor:
+    """Radians a unit of the index, ``(Dh / 2,)`` float64."""
+    with torch.inference_mode(False):  # kept for calls in any mode
+        half = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
+        return ROTARY_BASE ** (-half / head_dim)
+
+
 def rotation(index: Tensor, head_dim: int, dtype: torch.dtype = torch.float32) -> Rotation:
     """Angles of whole numbers ``(B, n)``, for heads of ``head_dim`` (even) dimensions.
 
     Computed in double precision: an index of 10^5 would leave single precision two digits.
     """
-    half = torch.arange(0, head_dim, 2, dtype=torch.float64, device=index.device)
-    angle = index[:, None, :, None] * ROTARY_BASE ** (-half / head_dim)
+    angle = index[:, None, :, None] * _frequencies(head_dim, index.device)
     return Rotation(angle.cos().to(dtype), angle.sin().to(dtype))
 
 

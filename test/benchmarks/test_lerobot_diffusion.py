@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib")
 
 import lerobot_diffusion as bench
 import torch
+from _step_process import StepProcess, _environment
 from _steps import CAMERAS, Cost, image_config
 
 import embodied_rl.cli.main as cli
@@ -53,7 +54,7 @@ def program(tmp_path):
 
 def test_a_process_answers_with_costs_whatever_it_prints(program):
     settings = {"amount": 21, "threads": 1}
-    with bench.StepProcess(Path(sys.executable), program, settings, foreign=False) as process:
+    with StepProcess(Path(sys.executable), program, settings, foreign=False) as process:
         assert process.description == {"double": 42}
         costs = [process.step("step") for _ in range(3)]
         assert min(cost.cpu_s for cost in costs) > 0.0
@@ -64,7 +65,7 @@ def test_a_process_answers_with_costs_whatever_it_prints(program):
 def test_a_process_that_dies_is_named_with_its_last_words(program):
     settings = {"amount": 1, "threads": 1}
     with (
-        bench.StepProcess(Path(sys.executable), program, settings, foreign=False) as process,
+        StepProcess(Path(sys.executable), program, settings, foreign=False) as process,
         pytest.raises(UserError, match=r"program\.py.*exit code 1.*ValueError: no such weights"),
     ):
         process.step("fail")
@@ -73,7 +74,7 @@ def test_a_process_that_dies_is_named_with_its_last_words(program):
 def test_another_environments_python_finds_nothing_of_ours(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "ours")
     monkeypatch.setenv("LD_LIBRARY_PATH", "ours")
-    foreign, mine = bench._environment(True, 2), bench._environment(False, 2)
+    foreign, mine = _environment(True, 2), _environment(False, 2)
     assert "PYTHONPATH" not in foreign and "LD_LIBRARY_PATH" not in foreign
     assert mine["PYTHONPATH"] == "ours"
     assert foreign["OMP_NUM_THREADS"] == mine["OMP_NUM_THREADS"] == "2"
@@ -129,7 +130,7 @@ def test_programs_take_turns_and_speeds_are_of_median_steps():
 def test_our_program_trains_the_model_that_the_settings_name():
     settings = {**COMMON, "history": 2, "horizon": 16, "width": 32, "layers": 1}
     script = bench.HERE / "_ptp_steps.py"
-    with bench.StepProcess(Path(sys.executable), script, settings, foreign=False) as process:
+    with StepProcess(Path(sys.executable), script, settings, foreign=False) as process:
         process.step("step")
         process.step("encoder")
         seen = process.description
@@ -148,7 +149,7 @@ def test_lerobots_encoders_are_those_of_ours():
         "down_dims": [16, 32, 64],
     }  # fmt: skip
     script, python = bench.HERE / "_lerobot_steps.py", Path(os.environ["LEROBOT_PYTHON"])
-    with bench.StepProcess(python, script, settings, foreign=True) as process:
+    with StepProcess(python, script, settings, foreign=True) as process:
         process.step("step")
         process.step("encoder")
         seen = process.description["encoder_parameters"]
