@@ -21,12 +21,14 @@ COLOURS = {
 }
 _EARLY, _LATE = np.array([0.27, 0.0, 0.33]), np.array([0.99, 0.91, 0.14])
 _FLAT_M = 0.02  # height of a disc
-_TEXT_M = 0.35
+_TEXT, _PATH = 0.7, 0.1  # height and width, as shares of the smallest region's radius
 
 
 def plan_markers(drive: Drive, frame: str, stamp: Time) -> MarkerArray:
     """All of them anew: regions, planned times, the path so far coloured by time, robustness."""
     found = [Marker(action=Marker.DELETEALL)]
+    unit_m = min(disc.radius for disc in drive.plan.regions.values())
+    text_m = _TEXT * unit_m
     for number, item in enumerate(drive.plan.items):
         disc, colour = drive.plan.regions[item.region], COLOURS[item.state]
         kind = "avoided" if item.state == AVOIDED else "goals"
@@ -35,14 +37,15 @@ def plan_markers(drive: Drive, frame: str, stamp: Time) -> MarkerArray:
         if item.state != AVOIDED:
             first, last = (f"{step * drive.plan.dt_s:g}" for step in (item.first, item.last))
             text += f" {first if first == last else f'{first}..{last}'} s {item.state}"
-        found.append(_text("times", number, _above(disc), text, colour))
+        found.append(_text("times", number, _above(disc, text_m), text, colour, text_m))
     if len(drive.positions) > 1:
-        found.append(_path(drive))
+        found.append(_path(drive, _PATH * unit_m))
     if drive.band and drive.positions:
         _, low, high = drive.band[-1]
         colour = COLOURS[DONE if low > 0 else MISSED if high < 0 else PENDING]
         text = f"robustness {low:+.2f} .. {high:+.2f} m"
-        found.append(_text("robustness", 0, _lifted(drive.positions[-1]), text, colour))
+        place = _lifted(drive.positions[-1], 2 * text_m)
+        found.append(_text("robustness", 0, place, text, colour, text_m))
     for marker in found:
         marker.header.frame_id, marker.header.stamp = frame, stamp
     return MarkerArray(markers=found)
@@ -72,27 +75,31 @@ def _region(namespace: str, number: int, disc: Disc, colour: tuple[float, ...]) 
 
 
 def _text(
-    namespace: str, number: int, place: Sequence[float], text: str, colour: tuple[float, ...]
+    namespace: str,
+    number: int,
+    place: Sequence[float],
+    text: str,
+    colour: tuple[float, ...],
+    height_m: float,
 ) -> Marker:
     marker = _marker(namespace, number, Marker.TEXT_VIEW_FACING, place)
-    marker.text, marker.scale.z = text, _TEXT_M
+    marker.text, marker.scale.z = text, height_m
     marker.color = ColorRGBA(r=colour[0], g=colour[1], b=colour[2], a=1.0)
     return marker
 
 
-def _above(disc: Disc) -> list[float]:
-    height = disc.centre[2] + disc.radius if len(disc.centre) > 2 else 0.0
-    return [*disc.centre[:2], height + _TEXT_M]
+def _above(disc: Disc, lift_m: float) -> list[float]:
+    return _lifted(disc.centre, lift_m + (disc.radius if len(disc.centre) > 2 else 0.0))
 
 
-def _lifted(place: Sequence[float]) -> list[float]:
+def _lifted(place: Sequence[float], lift_m: float) -> list[float]:
     height = float(place[2]) if len(place) > 2 else 0.0
-    return [float(place[0]), float(place[1]), height + 2 * _TEXT_M]
+    return [float(place[0]), float(place[1]), height + lift_m]
 
 
-def _path(drive: Drive) -> Marker:
+def _path(drive: Drive, width_m: float) -> Marker:
     marker = _marker("path", 0, Marker.LINE_STRIP, (0.0, 0.0, 0.0))
-    marker.scale.x = 0.05
+    marker.scale.x = width_m
     whole_s = drive.plan.steps * drive.plan.dt_s
     for time_s, position in zip(drive.times_s, drive.positions):
         share = min(time_s / whole_s, 1.0)

@@ -62,4 +62,5 @@ def test_balls_of_an_arm_are_spheres() -> None:
     found = shown(drive)
     goal = found[("goals", 0)]
     assert goal.type == Marker.SPHERE and goal.pose.position.z == pytest.approx(0.3)
-    assert found[("times", 0)].pose.position.z > 0.38
+    text = found[("times", 0)]
+    assert text.pose.position.z > 0.38 and text.scale.z < 0.08, "above the ball, and smaller"

@@ -20,7 +20,7 @@ from embodied_rl.policies.tgpo.plan import AVOIDED, DONE, MISSED, PENDING, Drive
 COLOURS = {DONE: "#009E73", MISSED: "#E69F00", PENDING: "#56B4E9", AVOIDED: "#D55E00"}
 _UNUSED, _BAND = "#BBBBBB", "#0072B2"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-_ROOM_M = 0.5  # of the map around what is drawn
+_ROOM = 1.1  # size of the map, in sizes of what is drawn
 
 
 def draw(drive: Drive, path: Path, title: str) -> None:
@@ -88,7 +88,7 @@ def _fit(axis: Axes, drive: Drive) -> None:
     for disc in drive.plan.regions.values():
         corners += [np.array(disc.centre[:2]) + sign * disc.radius for sign in (-1, 1)]
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    middle, half = (low + high) / 2, float(np.max(high - low)) / 2 + _ROOM_M
+    middle, half = (low + high) / 2, _ROOM * float(np.max(high - low)) / 2
     axis.set_xlim(middle[0] - half, middle[0] + half)
     axis.set_ylim(middle[1] - half, middle[1] + half)
 
