@@ -75,7 +75,7 @@ class SimNode(Node):
         self._actuators.reset(self.sim.time_ns, self.sim.command)
         self._wall_s = time.monotonic()
         self.get_logger().info(
-            f"{world}/{task} in {mode}, step {self.sim.step_ns / 1e6:g} ms, "
+            f"{world}/{self.sim.task_name} in {mode}, step {self.sim.step_ns / 1e6:g} ms, "
             f"streams {list(self.sim.streams)}"
         )
 
