@@ -97,13 +97,14 @@ class _Watch:
 
 
 def clauses_of(formula: Formula, dt_s: float) -> list[Clause]:
-    """The clauses of a formula, the whole first."""
+    """The clauses of a formula: the whole, then the parts of the outermost conjunction."""
     places = {node: i for i, node in enumerate(fm.program(formula).nodes)}
     found: list[Clause] = []
 
     def collect(node: Formula, path: str) -> None:
-        names = tuple(fm.signal_names(node))
-        found.append(Clause(path, places[node], infix(node, dt_s), names))
+        if not path or not isinstance(node, fm.And):  # a and b and c has three parts
+            names = tuple(fm.signal_names(node))
+            found.append(Clause(path, places[node], infix(node, dt_s), names))
         if isinstance(node, fm.And):
             for i, child in enumerate(fm.children(node)):
                 collect(child, f"{path}.{i}" if path else str(i))

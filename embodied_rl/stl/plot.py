@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ COLOURS = {
     Verdict.UNDETERMINED: "#F0E442",
 }
 _LINE = "#0072B2"
+_TITLE_WIDTH = 130  # characters of the small font that fit
 _WIDTH, _SIGNAL_HEIGHT, _FORMULA_HEIGHT = 9.0, 1.25, 1.9  # inches
 
 
@@ -101,7 +103,9 @@ def _draw_formula(axis: Axes, record: Replay, name: str) -> None:
     axis.set_ylim(bottom, top)
     axis.set_ylabel(f"{name}\nrobustness", fontsize=8)
     axis.margins(x=0.01)
-    axis.set_title(infix(record.spec.formulas[name], record.spec.dt_s), fontsize=8, loc="left")
+    text = infix(record.spec.formulas[name], record.spec.dt_s)
+    lines = textwrap.wrap(text, _TITLE_WIDTH, max_lines=3, placeholder=" ...")
+    axis.set_title("\n".join(lines), fontsize=8, loc="left")
 
 
 def _draw_strip(axis: Axes, time_s: np.ndarray, verdicts: list[Verdict], dt_s: float) -> None:

@@ -216,6 +216,14 @@ def test_at_risk_is_an_estimate_beside_the_interval():
     assert brief(events) == [("at_risk", "", 1), ("recovered", "", 2)]
 
 
+def test_a_chain_of_conjuncts_has_a_clause_for_each_and_one_for_the_whole():
+    _, events = run(spec("F[0,0.2] x > 1 and G[0,0.1] x < 3 and F[0,0.1] x > 0.5"), 0.0, 1.5)
+    assert [(e.path, e.subformula) for e in events] == [
+        ("", "F[0,0.2] x > 1 and G[0,0.1] x < 3 and F[0,0.1] x > 0.5"),
+        ("0.0", "F[0,0.2] x > 1"), ("0.1", "G[0,0.1] x < 3"), ("1", "F[0,0.1] x > 0.5"),
+    ]  # fmt: skip
+
+
 # ------------------------------------------------------------------ samples
 def samples(seconds: float = 4.0, start_ms: int = 1000) -> list[tuple[str, Sample]]:
     found = []
