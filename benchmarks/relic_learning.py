@@ -5,7 +5,8 @@ config), ``no_iea`` (no attention over episodes), ``one_update`` (no partial upd
 ``k0v0`` and ``token`` (other sinks), ``ordered`` (no shuffling of episodes; the Darkroom config has
 none). Every arm is trained with several seeds and meets the same trials. Of the egocentric task
 there are two scripted bounds beside them: a searcher that keeps its map over the episodes of a
-trial (``map``) and one that clears it (``search``).
+trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the episode after 1, 2 and
+4 demonstrations by an expert stands beside the one after as many episodes of its own.
 
 What was trained or measured before is not done again: see ``--work``.
 """
@@ -30,7 +31,7 @@ from rich.progress import Progress
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.relic.episodes import Episodes, EpisodeTable
-from embodied_rl.policies.relic.evaluation import EPISODES, LATE, evaluate, load_relic_model
+from embodied_rl.policies.relic.evaluation import EPISODES, LATE, Loaded, evaluate, load_relic_model
 from embodied_rl.policies.relic.rollout import Played, Trials
 from embodied_rl.policies.relic.run import RelicRun, read_run
 from embodied_rl.policies.relic.train import train_relic
@@ -54,6 +55,7 @@ SCRIPTED = {"map": True, "search": False}
 MEASURES = ("returned", "success", "efficiency")
 # the measure that a task is judged by, and what it must reach while it is learned
 JUDGED = {"darkroom": ("returned", 12.0), "egocentric": ("success", 0.6)}
+SHOWN = (1, 2, 4)
 SMOOTHED = 10  # iterations of the training's log
 
 
@@ -113,9 +115,17 @@ class Cell:
         mass = torch.stack(masses).mean(dim=0) if self.run.model.sink_mode != "none" else None
         return {
             "tables": tables(episodes),
+            "shown": {str(n): self._after_demonstrations(loaded, n) for n in SHOWN},
             "sink_mass": None if mass is None else float(mass.max()),
             "log": [[r["transitions"], *(r[k][-1] for k in LOGGED.values())] for r in records],
         }
+
+    def _after_demonstrations(self, loaded: Loaded, count: int) -> dict[str, list[float]]:
+        """Each measure of the first episode after them, ``(trials,)``."""
+        found = evaluate(
+            loaded.model, loaded.world, self.trials, 0, episodes=count + 1, shown=count
+        )
+        return {key: getattr(found, key)[:, -1].double().tolist() for key in MEASURES}
 
 
 LOGGED = {"returned": "return", "success": "success", "efficiency": "efficiency"}
@@ -166,6 +176,16 @@ def figures_of(arm: str, found: Sequence[dict[str, list[list[float]]]]) -> dict[
             name = f"{arm}.{measure}.{key}"
             figures |= {name: float(values.mean()), f"{name}.low": low, f"{name}.high": high}
     return figures
+
+
+def demonstrated(cells: Sequence[dict[str, Any]], measure: str) -> dict[str, float]:
+    """The episode after n demonstrations, and after n of its own."""
+    figures = {}
+    for count in SHOWN:
+        shown = np.array([cell["shown"][str(count)][measure] for cell in cells])
+        own = np.array([cell["tables"][measure] for cell in cells])[..., count]
+        figures |= {f"after_{count}_shown": shown.mean(), f"after_{count}_own": own.mean()}
+    return {key: float(value) for key, value in figures.items()}
 
 
 def smoothed(log: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
@@ -267,6 +287,8 @@ def main(argv: list[str]) -> int:
             logs = [np.array(cell["log"]) for cell in cells[arm]]
             pace = speed(logs, 1 + MEASURES.index(measure), threshold)
             figures |= {f"{arm}.{key}": value for key, value in pace.items()}
+            if arm == "relic":
+                figures |= demonstrated(cells[arm], measure)
             masses = [cell["sink_mass"] for cell in cells[arm] if cell["sink_mass"] is not None]
             if masses:
                 figures[f"{arm}.sink_mass"] = float(np.mean(masses))

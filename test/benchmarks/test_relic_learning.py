@@ -59,6 +59,7 @@ def test_cells_are_measured_once(
     assert figures["relic.returned.gain"] == pytest.approx(
         figures["relic.returned.late"] - figures["relic.returned.first"]
     )
+    assert figures["after_4_shown"] >= 0 and "after_1_own" in figures
     assert 0 < figures["relic.sink_mass"] < 1 and "no_sink.sink_mass" not in figures
     assert set(found["targets"]) == {"relic.returned.gain", "relic_and_no_sink_apart"}
     assert out.with_suffix(".png").stat().st_size > 10_000

@@ -22,11 +22,15 @@ class Episodes(NamedTuple):
 
 
 class EpisodeTable:
-    """Fills :class:`Episodes` step by step."""
+    """Fills :class:`Episodes` step by step.
+
+    Attributes:
+        number: of each trial's running episode ``(N,)``, from 0; ``limit`` from then on.
+    """
 
     def __init__(self, count: int, limit: int) -> None:
         self._row = torch.arange(count)
-        self._number = torch.zeros(count, dtype=torch.int64)
+        self.number = torch.zeros(count, dtype=torch.int64)
         self._limit = limit
         kinds = (torch.bool, torch.float32, torch.int64, torch.bool, torch.float32, torch.bool)
         # one column more takes what comes after the last episode that is kept
@@ -34,19 +38,19 @@ class EpisodeTable:
 
     def add(self, transition: Transition) -> None:
         """The next step of every trial."""
-        at, kept, ended = (self._row, self._number), self._kept, transition.ended
+        at, kept, ended = (self._row, self.number), self._kept, transition.ended
         kept.finished[at] = ended
         kept.returned[at] += transition.reward
         kept.steps[at] += 1
         kept.success[at] = transition.success
         kept.efficiency[at] = transition.efficiency
         kept.familiar[at] = transition.familiar
-        self._number = (self._number + ended).clamp(max=self._limit)
+        self.number = (self.number + ended).clamp(max=self._limit)
 
     @property
     def complete(self) -> bool:
         """Whether every trial has finished all episodes that are kept."""
-        return bool((self._number == self._limit).all())
+        return bool((self.number == self._limit).all())
 
     def episodes(self) -> Episodes:
         return Episodes(*(part[:, : self._limit] for part in self._kept))

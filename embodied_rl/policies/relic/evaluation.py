@@ -61,6 +61,7 @@ def evaluate(
     *,
     episodes: int = EPISODES,
     split: str = HELD_OUT,
+    shown: int = 0,
     watch: Callable[[Trials, Played], None] | None = None,
 ) -> Episodes:
     """``trials`` trials of ``episodes`` episodes, in all worlds of a split in turn.
@@ -68,6 +69,7 @@ def evaluate(
     Actions are drawn, as in training. The same seed asks the same of every model.
 
     Args:
+        shown: so many first episodes are demonstrations by the world's expert.
         watch: called after each step of each batch of trials.
     """
     worlds, found = world.worlds(split), []
@@ -77,7 +79,7 @@ def evaluate(
         running = Trials(model, world, len(number), episodes * world.horizon, episodes)
         running.begin(worlds[number % len(worlds)], generator)
         while not running.table.complete:
-            played = running.step(generator)
+            played = running.step(generator, shown)
             if watch is not None:
                 watch(running, played)
         found.append(running.table.episodes())

@@ -68,13 +68,15 @@ class Trials:
         self._see(first_tokens(self.world.reset(worlds, self._steps, generator)))
 
     @torch.no_grad()
-    def step(self, generator: torch.Generator) -> Played:
-        """Acts once."""
+    def step(self, generator: torch.Generator, shown: int = 0) -> Played:
+        """Acts once; in the first ``shown`` episodes of a trial the world's expert does."""
         tokens, value = self._tokens, self.next_value
         log_probabilities = self._next.logits.log_softmax(dim=-1)
-        action = torch.multinomial(log_probabilities.exp(), 1, generator=generator)
-        log_probability = log_probabilities.gather(-1, action)[:, 0]
-        action, place = action[:, 0], self.world.place()
+        action = torch.multinomial(log_probabilities.exp(), 1, generator=generator)[:, 0]
+        if shown:
+            action = torch.where(self.table.number < shown, self.world.expert_action(), action)
+        log_probability = log_probabilities.gather(-1, action[:, None])[:, 0]
+        place = self.world.place()
         transition = self.world.step(action)
         self.table.add(transition)
         self._see(next_tokens(tokens, action, transition))

@@ -63,6 +63,9 @@ class TrialWorld(Protocol):
     def step(self, action: Tensor) -> Transition:
         """``action`` ``(N,)`` int64."""
 
+    def expert_action(self) -> Tensor:
+        """``(N,)``: what a robot would do that knows the world and the target."""
+
     def place(self) -> Place:
         """At this moment."""
 

@@ -22,6 +22,7 @@ from embodied_rl.sim.navigation.grid import (
     TURN_RIGHT,
     Sight,
     actions_to_go,
+    best_action,
     crop_offsets,
     geodesic,
     near_offsets,
@@ -123,15 +124,17 @@ class EgocentricNavigation:
         position = torch.stack([self._episode.x, self._episode.y], dim=-1)
         return Place(position, self._objects == self._episode.wanted[:, None, None] + 1)
 
+    def expert_action(self) -> Tensor:
+        """By the fewest actions."""
+        to_go = self._to_go[self._row, self._episode.wanted]
+        x, y, heading = self.pose
+        arrived = to_go[self._row, heading, y, x] == 0
+        return torch.where(arrived, STOP, best_action(to_go, x, y, heading))
+
     @property
     def pose(self) -> tuple[Tensor, Tensor, Tensor]:
         """x, y and heading, ``(N,)`` each."""
         return self._episode[:3]
-
-    @property
-    def to_go(self) -> Tensor:
-        """Fewest moves and turns to where stopping succeeds, over all poses: ``(N, 4, H, W)``."""
-        return self._to_go[self._row, self._episode.wanted]
 
     def _draw(self, layouts: list[Layout], steps: int, generator: torch.Generator) -> None:
         """Start poses ``(N, steps, 3)`` and wanted types of all episodes that can come."""

@@ -132,6 +132,16 @@ def test_a_trial_is_a_function_of_its_seed() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_demonstrations_come_first() -> None:
+    world = Darkroom()
+    model = opinionated(config_for(world))
+    found = evaluate(model, world, 16, 0, episodes=4, shown=2)
+    best = world.best_return(world.worlds(HELD_OUT)[torch.arange(16) % 8]).float()
+    assert all(torch.equal(found.returned[:, k], best) for k in (0, 1))
+    assert found.familiar[:, 1:].all()
+    assert (found.returned[:, 2] < best).any()
+
+
 def test_held_out_worlds_are_taken_in_turn() -> None:
     world, seen = Darkroom(), []
     model = opinionated(config_for(world))
