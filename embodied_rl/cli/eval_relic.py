@@ -55,7 +55,7 @@ def evaluate_checkpoint(
 
 def _range(values: Sequence[float]) -> str:
     mean, low, high = values
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -64,7 +64,7 @@ def _rows(figures: Mapping[str, Any]) -> list[list[str]]:
         [str(k + 1), *(_range(figures["by_episode"][key][k]) for key in MEASURES)]
         for k in range(figures["episodes"])
     ]
-    for key, text in (("last", "last - first"), ("late", "sixth on - first")):
+    for key, text in (("last", "last - first"), ("late", "late - first")):
         rows.append([text, *(_range(figures["gain"][measure][key]) for measure in MEASURES)])
     return rows
 
@@ -79,7 +79,7 @@ def _table(figures: Mapping[str, Any]) -> Table:
     rows = _rows(figures)
     for number, row in enumerate(rows):
         table.add_row(*row, end_section=number == figures["episodes"] - 1)
-    table.caption = "95 % intervals over trials. " + _by_memory(figures)
+    table.caption = f"95 % intervals over trials; late: from the sixth on. {_by_memory(figures)}"
     return table
 
 
@@ -95,7 +95,7 @@ def _by_memory(figures: Mapping[str, Any]) -> str:
 def _card_text(figures: Mapping[str, Any]) -> str:
     lines = [
         f"{figures['trials']} trials in held-out worlds, seed {figures['seed']}; mean and 95 % "
-        "interval over trials.",
+        "interval over trials; late: from the sixth on.",
         "",
         f"| episode | {' | '.join(MEASURES.values())} |",
         "|---|---|---|---|",
