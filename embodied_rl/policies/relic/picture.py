@@ -85,9 +85,9 @@ def draw(
 
 def _curves(axis: Axes, figures: Mapping[str, Any]) -> None:
     episodes = range(1, figures["episodes"] + 1)
-    for key, colour in (("success", SUCCESS), ("efficiency", LINE)):
+    for key, label, colour in (("success", "success", SUCCESS), ("efficiency", "SPL", LINE)):
         mean, low, high = zip(*figures["by_episode"][key])
-        axis.plot(episodes, mean, "o-", color=colour, markersize=4, label=key)
+        axis.plot(episodes, mean, "o-", color=colour, markersize=4, label=label)
         axis.fill_between(episodes, low, high, color=colour, alpha=0.2, linewidth=0)
     axis.set(ylim=(0, 1.02), xlabel="episode of the trial", xticks=list(episodes))
     axis.grid(axis="y", color="#DDDDDD")
@@ -108,7 +108,7 @@ def _course(axis: Axes, walls: Tensor, objects: Tensor, number: int, course: Cou
     axis.plot(x, y, "-", color=colour, linewidth=1.8)
     axis.plot(x[0], y[0], "o", color=LINE, markersize=5)
     axis.plot(x[-1], y[-1], "x", color=colour, markersize=7, markeredgewidth=2)
-    known = "known" if course.familiar else "not known"
+    known = "found before" if course.familiar else "not found before"
     verdict = "success" if course.success else "failure"
     axis.set_title(f"{number + 1}: {verdict}, target {known}", fontsize=8)
     axis.set(xticks=[], yticks=[])
