@@ -47,7 +47,7 @@ QUIET_S = 0.1
 # Samples are looked for a few times a step; waiting for each by the executor would cost several
 # times what the monitor does with it.
 ROUNDS_PER_STEP, SHORTEST_ROUND_S, LONGEST_ROUND_S = 2, 0.001, 0.01
-EXECUTOR_EVERY_S = 0.05  # everything else: services, announcements, timers, the clock
+EXECUTOR_EVERY_S = 0.1  # everything else: services, announcements, timers, the clock
 # On a busy machine a simulated clock may come later than the samples of its time.
 SIMULATED_AHEAD_NS = 10 * NANOSECONDS
 _LEVELS = {
@@ -56,6 +56,7 @@ _LEVELS = {
     Verdict.UNDECIDED: DiagnosticStatus.WARN,
     Verdict.UNDETERMINED: DiagnosticStatus.WARN,
 }
+_ALARMS = (Kind.VIOLATED, Kind.STALE, Kind.RESET)  # what the diagnostics say at once
 
 
 class StlMonitorNode(Node):
@@ -263,6 +264,7 @@ class StlMonitorNode(Node):
                 self._send_stop()
         if events:
             self._publish_statuses()
+        if any(event.event in _ALARMS for event in events):
             self._diagnostics.publish()
 
     def _send_stop(self) -> None:
