@@ -14,6 +14,10 @@ import pytest
 from embodied_rl.bringup.environment import child_environment, defaults
 from embodied_rl.bringup.graph import build
 from embodied_rl.bringup.runner import command_of
+from embodied_rl.core.policy import episode_seed
+from embodied_rl.policies.registry import load_policy
+from embodied_rl.sim.registry import make_simulator
+from embodied_rl.sim.rollout import rollout
 
 from .conftest import EMBODIMENT
 
@@ -61,6 +65,21 @@ def test_two_robots_side_by_side(domain, tmp_path, launched):
         # With another robot's messages mixed in there would be duplicates and odd rates.
         assert episode["policy_node"]["duplicate_samples"] == 0
         assert episode["policy_node"]["arm_position.rate_hz"] == pytest.approx(50.0)
+
+
+def test_an_arm_after_a_formula_does_what_it_does_in_one_process(domain, tmp_path, launched):
+    task, seed = "arm_02", 7
+    arguments = ("world:=reach", "policy:=tgpo", f"spec:={task}", "episodes:=1", f"seed:={seed}")
+    launched.append(launch(domain, *arguments, f"out:={tmp_path}"))
+    output, _ = launched[0].communicate(timeout=DEADLINE_S)
+    assert launched[0].returncode == 0, output
+    (episode,) = json.loads((tmp_path / "episodes.json").read_text())
+    sim = make_simulator("reach", task)
+    alone = rollout(sim, load_policy("tgpo_arm", sim.embodiment, task), 0, episode_seed(seed, 0))
+    sim.close()
+    assert episode["success"] and episode["steps"] == alone.ticks == 64
+    assert episode["reason"] == alone.outcome.reason
+    assert episode["policy_node"]["plan_step"] == 64
 
 
 @pytest.mark.parametrize("clock", ["", "/clock"])
