@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor, TimeoutException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -83,6 +83,20 @@ def spin_until(node: Node, stop: Stop) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown()
+
+
+def run_ready(executor: Executor, most: int = 100) -> None:
+    """Run the callbacks that are ready, ``most`` of them, without waiting for others; of itself an
+    executor runs one a call, or all there will be."""
+    try:
+        for _ in range(most):
+            handler, _, _ = executor.wait_for_ready_callbacks(timeout_sec=0.0)
+            handler()
+            error = handler.exception()
+            if error is not None:
+                raise error
+    except TimeoutException:
+        pass
 
 
 def optional_parameter(node: Node, name: str, kind: Parameter.Type, description: str):

@@ -31,7 +31,7 @@ from embodied_rl.core.policy import EpisodeInfo
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.connections import Connections
-from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.process import Stop, parameter, run, run_ready
 from embodied_rl.nodes.stream_input import StreamInput
 from embodied_rl.policies.tgpo.plan import PlanRecord
 from embodied_rl.sim.stl_tasks import specification as specifications
@@ -124,9 +124,11 @@ class StlMonitorNode(Node):
             qos.recording,
             SIMULATED_AHEAD_NS if simulated else None,
         )
+        # In this order, in which the executor looks: an outcome that waits beside the next
+        # episode's start is of the one before.
         self._ears = [
-            self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
             self.create_subscription(String, "episode/outcome", self._on_outcome, qos.LATCHED),
+            self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
         ]
         if self._follows_plan:
             self._ears.append(
@@ -151,7 +153,7 @@ class StlMonitorNode(Node):
             self._work()
             if time.monotonic() >= executor_s:
                 executor_s = time.monotonic() + EXECUTOR_EVERY_S
-                executor.spin_once(timeout_sec=0.0)
+                run_ready(executor)
             else:
                 time.sleep(round_s)
 

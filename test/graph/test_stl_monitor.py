@@ -16,7 +16,7 @@ from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
 import embodied_rl.cli.main as cli
-from embodied_rl.core.policy import EpisodeInfo
+from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.nodes import qos
 
 from .conftest import EMBODIMENT
@@ -106,11 +106,12 @@ class Cart:
         }
         self._clock = node.create_publisher(Clock, "/clock", qos.CLOCK)
         self._start = node.create_publisher(String, "episode/start", qos.LATCHED)
+        self._outcome = node.create_publisher(String, "episode/outcome", qos.LATCHED)
         self._said = probe.collect(String, "stl_monitor_node/events", qos.latched(100))
         self.robustness = probe.collect(Float64MultiArray, "stl_monitor_node/robustness")
         self._statuses = probe.collect(DiagnosticArray, "stl_monitor_node/status")
         self._diagnostics = probe.collect(DiagnosticArray, "/diagnostics")
-        for publisher in (*self._topics.values(), self._start, self._clock):
+        for publisher in (*self._topics.values(), self._start, self._outcome, self._clock):
             probe.until(publisher.get_subscription_count, "monitor")
         probe.until(lambda: self._diagnostics, "monitor's outputs")
 
@@ -119,6 +120,9 @@ class Cart:
         self._start.publish(String(data=info.to_yaml()))
         name = "stl_monitor_node/reset_episode"
         self.probe.until(lambda: self._in(self.probe.call(Trigger, name), info), "episode")
+
+    def end(self) -> None:
+        self._outcome.publish(String(data=Outcome(True, True, "there", 1.0).to_yaml()))
 
     def _in(self, answer, info: EpisodeInfo) -> bool:
         return answer.success and EpisodeInfo.from_yaml(answer.message, "answer") == info
@@ -182,6 +186,22 @@ def test_one_violation_at_its_exact_slot_and_readings_in_one_message(cart, probe
     assert levels["near"][0] == DiagnosticStatus.ERROR and "near.1" in levels
     assert levels["gets_there"] == (DiagnosticStatus.OK, "satisfied")
     assert levels["near.1"] == (DiagnosticStatus.WARN, "undecided")
+
+
+def test_an_outcome_ends_its_own_episode_and_not_the_next(cart, probe):
+    cart.begin()
+    cart.both(*range(1000, 1400, 100))
+    probe.until(lambda: cart.slots() == 4, "slots")
+    cart.end()
+    cart.begin(2000, episode=1)  # at once: both wait for the node together
+    settled_s = time.monotonic() + 0.5
+    probe.until(lambda: time.monotonic() > settled_s, "half a second")
+    cart.both(*range(2000, 5100, 100), x=1.5)
+    probe.until(lambda: ("satisfied", "near", 5000) in cart.events(), "verdict")
+    cart.end()
+    probe.until(lambda: cart.figures()["state_line"] == "the episode is over", "end")
+    cart.both(5100, x=9.0)
+    assert {event[0] for event in cart.events()} == {"satisfied"}
 
 
 def test_inputs_that_are_merely_late_make_no_event(cart, probe):
