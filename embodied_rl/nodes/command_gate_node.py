@@ -87,9 +87,12 @@ class CommandGateNode(Node):
 
     def _create_subscriptions(self) -> None:
         subscribe = self.create_subscription
-        self._ears = [
+        self._policy_ears = [
             subscribe(JointTrajectory, "policy/chunk", self._on_chunk, qos.COMMANDS),
             subscribe(Header, "policy/heartbeat", self._on_beat, qos.COMMANDS),
+        ]
+        self._ears = [
+            *self._policy_ears,
             subscribe(Bool, "emergency_stop", self._on_stop_topic, qos.COMMANDS),
         ]
         if self._lockstep:
@@ -277,8 +280,10 @@ class CommandGateNode(Node):
         """Begin an episode; not a success as long as something that is sent could be missed."""
         self._forget()
         self._watch.reset(messages.now_ns(self))
-        heard = [*self._ears, *(sensor.subscription for sensor in self._sensors)]
-        missing = self._connections.missing(heard)
+        sensors = [sensor.subscription for sensor in self._sensors]
+        # in lockstep the run waits for each message of these, and for one that is lost in vain
+        needed = [*self._policy_ears, *sensors] if self._lockstep else []
+        missing = self._connections.missing([*self._ears, *sensors], needed)
         response.success = not missing
         response.message = "; ".join(missing) or self._gate.state.value
         return response

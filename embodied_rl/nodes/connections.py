@@ -56,14 +56,25 @@ class Connections:
                 return
             self._on_report(found[0])
 
-    def missing(self, subscriptions: Iterable[Subscription]) -> list[str]:
-        """One line a topic that has a publisher which is not connected at both ends."""
+    def missing(
+        self, subscriptions: Iterable[Subscription], needed: Iterable[Subscription] = ()
+    ) -> list[str]:
+        """One line a topic that has a publisher which is not connected at both ends.
+
+        Args:
+            needed: those of the subscriptions that are of no use without a publisher. On a busy
+                machine neither end may have found the other yet, which looks like none.
+        """
+        needed = set(needed)
         reporters = {_name(info) for info in self._publishers("/diagnostics")}
         lines = []
         for subscription in subscriptions:
             publishers = self._publishers(subscription.topic_name)
             with subscription.handle:
                 matched = subscription.handle.get_publisher_count()
+            if subscription in needed and not publishers:
+                lines.append(f"{subscription.topic_name}: no publisher yet")
+                continue
             if matched < len(publishers):
                 lines.append(_unmatched(subscription, publishers, matched))
                 continue

@@ -120,12 +120,13 @@ class PolicyNode(LifecycleNode):
         self._plan_publisher = None
         if isinstance(policy, Planning):
             self._plan_publisher = self.create_publisher(String, "policy/plan", qos.LATCHED)
+        self._executed = self.create_subscription(
+            JointTrajectory, "command/executed", self._on_executed, qos.COMMANDS
+        )
         self._parts = [
             self.create_subscription(String, "episode/start", self._on_episode, qos.LATCHED),
             self.create_subscription(String, "instruction", self._on_instruction, qos.LATCHED),
-            self.create_subscription(
-                JointTrajectory, "command/executed", self._on_executed, qos.COMMANDS
-            ),
+            self._executed,
         ]
         self._connections = Connections(self)
         self._service_handles = [
@@ -251,7 +252,8 @@ class PolicyNode(LifecycleNode):
         if not self._active or episode is None:
             response.success, response.message = False, "no episode yet"
             return response
-        missing = self._connections.missing(self._parts)
+        needed = [self._executed] if self._lockstep else []  # a tick waits for it
+        missing = self._connections.missing(self._parts, needed)
         response.success = not missing
         response.message = "; ".join(missing) or episode.to_yaml()
         return response

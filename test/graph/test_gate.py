@@ -208,6 +208,15 @@ def test_a_reset_names_those_who_may_not_know_the_gate_yet(probe, processes):
     probe.until(reset, "reset", 4.0)
 
 
+def test_in_lockstep_a_reset_waits_for_those_whom_a_tick_waits_for(probe, processes):
+    """Who has not been found yet looks like one who is not there."""
+    processes.start("command_gate_node", embodiment=EMBODIMENT, use_sim_time=True, mode="lockstep")
+    answer = probe.call(Trigger, "command_gate_node/reset_episode")
+    assert not answer.success
+    for topic in ("/policy/chunk", "/policy/heartbeat", "/joint_states"):
+        assert f"{topic}: no publisher yet" in answer.message
+
+
 @pytest.mark.parametrize("joints_quality", [10, qos_profile_sensor_data])
 def test_a_clock_set_back_does_not_bar_the_chunks_that_follow(probe, processes, joints_quality):
     """And a driver that offers its joint states as best effort only is heard too."""
