@@ -9,9 +9,10 @@ judged at every step; neighbouring violated steps make one violation, which ends
 decided steps in a row have a robustness above ``hysteresis``. A violated step stays violated.
 
 With a ``predictor`` the samples to come are taken to be the last ones (``hold``) or to go on as the
-last two did (``linear``); the robustness of that completed trace is an estimate, kept apart from
-the interval, which it never narrows. With a calibration there is a lower bound to it that holds
-with a stated probability (:mod:`embodied_rl.stl.conformal`), kept apart as well.
+last two did (``linear``), as far as the declared bounds let them; the robustness of that completed
+trace is an estimate, kept apart from the interval, which it never narrows. With a calibration there
+is a lower bound to it that holds with a stated probability (:mod:`embodied_rl.stl.conformal`), kept
+apart as well.
 """
 
 from __future__ import annotations
@@ -287,13 +288,25 @@ class SpecificationMonitor:
             return None
         if watch.estimated[0] != monitor.step:
             past = monitor.signals()
-            completed = {name: _continued(values, monitor.horizon, self.spec.predictor)
-                         for name, values in past.items()}  # fmt: skip
+            completed = {
+                name: self._continued(values, monitor.horizon, monitor.bounds.get(name))
+                for name, values in past.items()
+            }
             low, high = robustness_interval(monitor.formula, completed, monitor.bounds)
             place = 0 if self.spec.mode == "episode" else monitor.step - monitor.first_step
             known = low[place] == high[place]
             watch.estimated = monitor.step, float(low[place]) if known else None
         return watch.estimated[1]
+
+    def _continued(
+        self, values: np.ndarray, count: int, bounds: tuple[float, float] | None
+    ) -> np.ndarray:
+        """The samples with ``count`` more as the predictor sees them coming, within the bounds."""
+        slope = 0.0
+        if self.spec.predictor == "linear" and len(values) > 1:
+            slope = values[-1] - values[-2]
+        more = values[-1] + slope * np.arange(1, count + 1)
+        return np.concatenate([values, np.clip(more, *(bounds or (-np.inf, np.inf)))])
 
     # ---------------------------------------------------------------- state
     def readings(self) -> dict[str, Reading]:
@@ -340,9 +353,3 @@ class SpecificationMonitor:
             for watch in self._watches
             for step in range(max(watch.monitor.first_step, 0), watch.monitor.step + 1)
         ]
-
-
-def _continued(values: np.ndarray, count: int, predictor: str) -> np.ndarray:
-    """The samples with ``count`` more, as the predictor sees them coming."""
-    slope = values[-1] - values[-2] if predictor == "linear" and len(values) > 1 else 0.0
-    return np.concatenate([values, values[-1] + slope * np.arange(1, count + 1)])

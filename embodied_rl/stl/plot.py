@@ -80,7 +80,7 @@ def _levels(record: Replay, name: str) -> list[float]:
 
 
 def _draw_formula(axis: Axes, record: Replay, name: str) -> None:
-    """Band of the robustness, and the verdict as a strip along the bottom."""
+    """Band of the robustness, dashed its prediction, and the verdict as a strip at the bottom."""
     history = record.history(name)
     time_s = _seconds(record, [stamp for stamp, _ in history])
     low, high = (np.array([getattr(s, end) for _, s in history]) for end in ("low", "high"))
@@ -96,6 +96,10 @@ def _draw_formula(axis: Axes, record: Replay, name: str) -> None:
     axis.plot(time_s, low, color=_LINE, lw=1.2, drawstyle="steps-post")
     axis.plot(time_s, high, color=_LINE, lw=1.2, drawstyle="steps-post")
     axis.axhline(0.0, color="black", lw=0.8)
+    if record.spec.predictor != "none":
+        predicted = [np.nan if v is None else v for v in record.estimates[name]]
+        slots_s = _seconds(record, [slot.stamp_ns for slot in record.slots])
+        axis.plot(slots_s, predicted, color="black", lw=1.0, ls="--")
     _draw_strip(axis, time_s, [status.verdict for _, status in history], record.spec.dt_s)
     for event in record.events:
         if event.formula == name and not event.path:

@@ -210,6 +210,8 @@ def test_at_risk_is_an_estimate_beside_the_interval():
     assert events[0].estimate == pytest.approx(1 - (0.2 + 0.2 * 18))
     assert events[0].low is None and monitor.status()[0].verdict is Verdict.UNDECIDED
     assert monitor.estimate("both") == pytest.approx(1 - (0.3 + 0.1 * 17))
+    far, _ = run(spec("G[0,3] x < 1", more="predictor: linear"), 0.0, 3.0)
+    assert far.estimate("both") == 1 - 5, "within the bounds of the signal"
     _, events = run(spec("F[0,2] x > 1", more="predictor: hold"), 0.0, 0.5, 0.9)
     assert brief(events) == [("at_risk", "", 0)]
     _, events = run(spec("G[0,2] x < 1", more="predictor: linear"), 0.0, 0.2, 0.2)
