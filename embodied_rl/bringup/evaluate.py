@@ -18,9 +18,9 @@ from embodied_rl.bags.read import Bag
 from embodied_rl.bringup.environment import child_environment, private_domain
 from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.errors import UserError
-from embodied_rl.policies.evaluation import Evaluation
+from embodied_rl.policies.evaluation import Evaluation, place_of
 from embodied_rl.policies.registry import load_policy
-from embodied_rl.sim.registry import TASKS, WORLDS, world_embodiment
+from embodied_rl.sim.registry import WORLDS, world_embodiment
 from embodied_rl.sim.rollout import EpisodeResult
 from embodied_rl.sim.worlds.base import CameraSource
 
@@ -69,7 +69,7 @@ def _command(evaluation: Evaluation, folder: Path) -> list[str]:
     cameras = _cameras(evaluation)
     return [
         *(sys.executable, "-m", "embodied_rl.cli.main", "launch", "sim", "mode:=lockstep"),
-        f"task:={evaluation.task}",
+        *_place(evaluation),
         f"policy:={evaluation.model}",
         f"episodes:={evaluation.episodes}",
         f"seed:={evaluation.seed}",
@@ -81,10 +81,16 @@ def _command(evaluation: Evaluation, folder: Path) -> list[str]:
     ]
 
 
+def _place(evaluation: Evaluation) -> list[str]:
+    if evaluation.world is None:
+        return [f"task:={evaluation.task}"]
+    return [f"world:={evaluation.world}", f"spec:={evaluation.task}", "pictures:=false"]
+
+
 def _cameras(evaluation: Evaluation) -> list[str]:
     """Names of the cameras that the policy looks through."""
-    world = TASKS[evaluation.task]().world
-    policy = load_policy(evaluation.model, world_embodiment(world), evaluation.task)
+    world, task = place_of(evaluation)
+    policy = load_policy(evaluation.model, world_embodiment(world), task)
     sources = [WORLDS[world].sources[key] for key in policy.spec.streams]
     return sorted({source.camera for source in sources if isinstance(source, CameraSource)})
 

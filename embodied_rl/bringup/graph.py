@@ -114,13 +114,13 @@ _TGPO_RULE = "tgpo stands for the shipped model tgpo_<robot> of the robot's kind
 _POLICY = Argument(
     "policy",
     "",
-    f"expert, a model of models/, or a checkpoint folder; {_TGPO_RULE}; empty: expert, and tgpo in "
-    "the arena",
+    f"expert, a model of models/, or a checkpoint folder; {_TGPO_RULE}; empty: expert, and tgpo "
+    "where tasks are specifications",
 )
 _SPEC = Argument(
     "spec",
     "",
-    "task in temporal logic: a name in sim_worlds/arena or sim_worlds/stl_tasks, or a task file",
+    "task in temporal logic: a name in sim_worlds/stl_tasks, or a task file",
 )
 _SAMPLES = Argument(
     "samples",
@@ -148,6 +148,9 @@ _CLOCK = Argument(
 )
 _SIM_TIME = Argument(
     "use_sim_time", "false", "take the time from a simulator's clock (see clock)", "bool"
+)
+_PICTURES = Argument(
+    "pictures", "true", "of a policy with a plan: a picture of each episode in out", "bool"
 )
 _RECORD = Argument("record", "false", "write one bag an episode", "bool")
 _OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
@@ -192,6 +195,7 @@ SIM_ARGUMENTS = (
         optional=True,
     ),
     Argument("visuals", "primitives", "what the cameras see", choices=("primitives", "mesh")),
+    _PICTURES,
     _RECORD,
     _OUT,
     _MEMORY,
@@ -213,6 +217,7 @@ ROBOT_ARGUMENTS = (
     _ON_VIOLATION,
     _CALIBRATION,
     _INSTRUCTION,
+    _PICTURES,
     _RECORD,
     _OUT,
     _MEMORY,
@@ -247,7 +252,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
     policy = _policy(values, out, robot)
-    pictures = is_tgpo(policy)
+    pictures = is_tgpo(policy) and bool(values["pictures"])
     remap = _clock_remap(values)
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
@@ -334,7 +339,7 @@ def _robot(values: dict[str, Value]) -> Graph:
     ]
     if values["record"]:
         nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
-    if is_tgpo(policy):
+    if is_tgpo(policy) and values["pictures"]:
         nodes.append(_plan_view(embodiment, out, 1, timed, remap))
     # Nobody announces the episodes of a robot, but a policy with a plan says when it begins.
     anchor = "episode" if values["spec"] and not values["monitor"] else "start"

@@ -23,7 +23,7 @@ TASKS = ("count_pushes", "pick_place", "replace_object", "return_home")
 DEFAULT_TASK = "replace_object"
 # World whose tasks are specifications in temporal logic -> the one that it takes by itself
 DEFAULT_SPEC = {"arena": "patrol_two_goals", "reach": "arm_00"}
-SPEC_FOLDERS = ("sim_worlds/arena", "sim_worlds/stl_tasks")
+SPEC_FOLDER = "sim_worlds/stl_tasks"
 EXPERT = "expert"
 TGPO = "tgpo"
 
@@ -47,7 +47,7 @@ def cameras_of(world: str, cameras: str) -> str:
         return cameras or ",".join(valid) or "none"
     for name in cameras.split(","):
         if name not in valid:
-            raise UserError(f"cameras:={name}: world {world} has {', '.join(valid)}")
+            raise UserError(f"cameras:={name}: world {world} has {', '.join(valid) or 'none'}")
     return cameras
 
 
@@ -64,10 +64,8 @@ def find_spec(text: str) -> str:
         raise UserError(f"spec:={text}: no such file")
     shipped: dict[str, Path] = {}
     for root in share_folders():
-        for folder in SPEC_FOLDERS:
-            for file in sorted((root / folder).glob("*.yaml")):
-                if "formula" in load_yaml_mapping(file):  # the robot's file lies there too
-                    shipped.setdefault(file.stem, file)
+        for file in sorted((root / SPEC_FOLDER).glob("*.yaml")):
+            shipped.setdefault(file.stem, file)
     if text not in shipped:
         raise UserError(
             f"spec:={text}: no such specification{suggestion(text, shipped)}; there are "

@@ -60,7 +60,8 @@ class Arguments:
     workers: int = 2
     """Processes that run episodes; the figures do not depend on it."""
     ros: bool = False
-    """Drive the simulator over ROS topics, in lockstep."""
+    """Drive the simulator over ROS topics, in lockstep. Of tgpo: on the simulated robot, and beside
+    it in one process and in the dynamics that it was trained on, from the same starts."""
     card: bool = False
     """Write the result into the checkpoint's CARD.md."""
 
@@ -111,7 +112,17 @@ def main(argv: list[str]) -> int:
 
 def _evaluate_tgpo(arguments: Arguments) -> int:
     if arguments.ros:
-        raise UsageError("eval of a tgpo model: expected no --ros")
+        if arguments.card or arguments.device not in ("auto", "cpu"):
+            raise UsageError("eval --ros of a tgpo model: expected no --card, no --device but cpu")
+        return eval_tgpo.evaluate_on_robot(
+            find_checkpoint(arguments.model),
+            task=arguments.task,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            candidates=arguments.samples,
+            workers=arguments.workers,
+            json_path=arguments.json,
+        )
     return eval_tgpo.evaluate_checkpoint(
         find_checkpoint(arguments.model),
         device="cpu" if arguments.device == "auto" else arguments.device,  # as in training

@@ -62,6 +62,86 @@ def evaluate_checkpoint(
     return 0
 
 
+def evaluate_on_robot(
+    folder: Path,
+    *,
+    task: str | None,
+    episodes: int,
+    seed: int,
+    candidates: int | None,
+    workers: int,
+    json_path: Path | None,
+) -> int:
+    """Runs ``episodes`` of each task on the simulated robot, over topics and in one process, and in
+    the twin from the same starts; arguments as of :func:`evaluate_checkpoint`.
+
+    Raises:
+        UserError: no simulated robot is driven as the checkpoint's dynamics, or a graph failed.
+    """
+    import torch
+
+    from embodied_rl.bringup.evaluate import evaluate_over_ros, same_commands
+    from embodied_rl.bringup.names import find_spec
+    from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process
+    from embodied_rl.policies.tgpo.deployment import beside_twin, figures, world_of
+    from embodied_rl.policies.tgpo.evaluation import own_tasks
+    from embodied_rl.policies.tgpo.runtime import CANDIDATES, RunSettings, load_tgpo
+    from embodied_rl.sim.stl_tasks.task import load_task
+
+    torch.set_num_threads(1)
+    policy = load_tgpo(folder)
+    settings = RunSettings(CANDIDATES if candidates is None else candidates)
+    names = [one.name for one in own_tasks(folder)] if task is None else [task]
+    over_ros, alone, same = [], [], {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), transient=True) as progress:
+        bar = progress.add_task(policy.name, total=len(names) * episodes)
+        for name in names:
+            spec = find_spec(name)
+            evaluation = Evaluation(
+                str(folder), spec, episodes, seed, candidates, world=world_of(policy)
+            )
+            results = evaluate_over_ros(evaluation, on_episode=lambda _: progress.advance(bar))
+            in_process = evaluate_in_process(evaluation, workers=workers)
+            found = load_task(spec)
+            over_ros.append(beside_twin(policy, found, evaluation, settings, results))
+            alone.append(beside_twin(policy, found, evaluation, settings, in_process))
+            same[found.name] = same_commands(results, in_process)
+    report = {"model": policy.name, "seed": seed, "candidates": settings.candidates}
+    report |= {"ros": figures(over_ros), "in_process": figures(alone), "same": same}
+    Console().print(_robot_table(report))
+    if json_path is not None:
+        with atomic_write(json_path) as path:
+            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _robot_table(report: Mapping[str, Any]) -> Table:
+    """One line a task: over topics, in one process, in the twin."""
+    title = f"{report['model']} on the simulated robot: robustness of the formula above 0"
+    table = Table(title=title, title_justify="left")
+    for column in ("task", "over topics, Wilson 95 %", "in one process", "twin", "same commands"):
+        table.add_column(column)
+    ros, alone = report["ros"], report["in_process"]
+    for name, found in ros["tasks"].items():
+        same = report["same"][name]
+        table.add_row(
+            name,
+            _interval(found["robot"] | {"episodes": found["episodes"]}),
+            f"{alone['tasks'][name]['robot']['success']:.3f}",
+            f"{found['twin']['success']:.3f}",
+            f"{same['same_commands']} of {same['episodes']}",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        _interval(ros["robot"] | {"episodes": ros["episodes"]}),
+        f"{alone['robot']['success']:.3f}",
+        f"{ros['twin']['success']:.3f}",
+    )
+    return table
+
+
 def _interval(rates: Mapping[str, Any]) -> str:
     return (
         f"{rates['success']:.3f} [{rates['low']:.3f}, {rates['high']:.3f}] "

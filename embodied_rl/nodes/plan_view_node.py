@@ -61,7 +61,10 @@ class PlanViewNode(Node):
         self._error = ""
         self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=RECENT)
         self._publisher = self.create_publisher(MarkerArray, "stl/markers", qos.LATCHED)
-        self._input = StreamInput(self, self._embodiment, keys[:1], self._on_position)
+        # Drawing takes a second; what is sent meanwhile waits.
+        self._input = StreamInput(
+            self, self._embodiment, keys[:1], self._on_position, qos.recording
+        )
         for kind, topic, callback in (
             (String, "policy/plan", self._on_plan),
             (String, "episode/start", self._on_episode),
@@ -98,6 +101,10 @@ class PlanViewNode(Node):
             self._draw_unconducted()
 
     def _on_position(self, key: str, sample: Sample, arrival_s: float) -> None:
+        """One position a control period is enough for a path."""
+        apart_ns = sample.stamp_ns - self._recent[-1][0] if self._recent else 0
+        if self._recent and 0 <= apart_ns < self._embodiment.period_ns:
+            return
         self._recent.append((sample.stamp_ns, sample.value))
         self._append(sample.stamp_ns, sample.value)
 

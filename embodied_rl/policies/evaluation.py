@@ -23,7 +23,8 @@ from embodied_rl.training.statistics import wilson_interval
 @dataclass(frozen=True)
 class Evaluation:
     """What to evaluate: `episodes` episodes, their seeds counted from `seed`; `samples` candidates
-    a plan in place of the model's own number, computed on `device`."""
+    a plan in place of the model's own number, computed on `device`. Without a `world`, `task` is
+    one of those with a name, which knows its world; with one, the task is any of that world's."""
 
     model: str
     task: str
@@ -31,6 +32,19 @@ class Evaluation:
     seed: int
     samples: int | None = None
     device: str = "auto"
+    world: str | None = None
+
+
+def place_of(evaluation: Evaluation) -> tuple[str, str]:
+    """World and task of an evaluation.
+
+    Raises:
+        UserError: no such task; lists the valid names.
+    """
+    if evaluation.world is not None:
+        return evaluation.world, evaluation.task
+    task = choose("task", evaluation.task, TASKS)
+    return TASKS[task]().world, task
 
 
 @dataclass
@@ -43,8 +57,7 @@ class _Bench:
     @classmethod
     def make(cls, evaluation: Evaluation) -> _Bench:
         # State policies need no images, and a camera that nobody looks at still costs a render.
-        task = choose("task", evaluation.task, TASKS)
-        world = TASKS[task]().world
+        world, task = place_of(evaluation)
         simulator = make_simulator(world, task)
         policy = load_policy(
             evaluation.model,
