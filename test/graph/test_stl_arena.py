@@ -7,18 +7,26 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray, String
 
 import embodied_rl.cli.main as cli
 from embodied_rl.bringup.environment import share_file
+from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.policy import EpisodeInfo, Outcome
+from embodied_rl.core.window import Sample
 from embodied_rl.nodes import qos
+from embodied_rl.nodes.messages import encode_topic
+from embodied_rl.policies.tgpo.plan import PlanRecord
+from embodied_rl.sim.stl_tasks.task import load_task
 
 TASK = "unicycle_02"
+MS = 1_000_000
 POLICY = share_file("models/tgpo_unicycle/config.yaml").parent
 COMMON = {"embodiment": share_file("sim_worlds/arena/diff_drive.yaml"), "use_sim_time": True}
 ODOMETRY_NOISE_M = 0.02  # the judge sees where the robot is, the monitor what its odometry says
@@ -108,3 +116,52 @@ def watched(reports: list) -> str:
         if value.key == "specification"
     ]
     return found[-1] if found else ""
+
+
+def test_where_nobody_announces_episodes_the_plan_says_when_one_began(processes, probe):
+    """As on a robot: positions and plans by hand, a formula of now, another one, and nonsense."""
+    robot = Embodiment.load(COMMON["embodiment"])
+    task = load_task(TASK)
+    processes.start("stl_monitor_node", spec=TASK, **COMMON)
+    readings = probe.collect(Float64MultiArray, "stl_monitor_node/robustness", qos.reliable(100))
+    reports = probe.collect(DiagnosticArray, "/diagnostics")
+    odometry = probe.node.create_publisher(Odometry, "odom", qos.reliable(100))
+    plans = probe.node.create_publisher(String, "policy/plan", qos.LATCHED)
+    for publisher in (odometry, plans):
+        probe.until(publisher.get_subscription_count, "monitor")
+    probe.until(lambda: reports, "monitor's outputs")
+    group = robot.topics()["odom"]
+
+    def drive(first_ms: int, last_ms: int) -> None:
+        for time_ms in range(first_ms, last_ms, 100):
+            samples = {s.key: Sample(time_ms * MS, np.zeros(s.shape)) for s in group}
+            samples["base_position"] = Sample(time_ms * MS, np.array([1.6, -0.3, 0.0]))
+            odometry.publish(encode_topic(group, samples, "odom"))
+
+    def plan(formula: str, start_ms: int) -> None:
+        record = PlanRecord(
+            TASK, formula, start_ms * MS, 0.5, 64, 0, 0.0, 0, False, 0.0, dict(task.regions), ()
+        )
+        plans.publish(String(data=yaml.safe_dump(record.as_mapping())))
+
+    def anchors() -> list[float]:
+        return [message.data[0] for _, message in readings]
+
+    drive(1000, 2500)
+    plan(task.text, 2000)
+    drive(2500, 3500)
+    probe.until(lambda: 2.0 in anchors(), "readings from the plan's start on")
+    assert set(anchors()) == {2.0}
+    plan("F[0,4] A", 3000)
+    probe.until(lambda: 3.0 in anchors(), "readings of the other formula")
+    low, high = readings[-1][1].data[1:3]
+    assert 0.5 < low <= high == pytest.approx(task.regions["A"].radius)
+    plan("F[0,4] Z", 3200)
+    line = f"task {TASK}: expected names among the regions"
+    probe.until(
+        lambda: any(line in s.message for _, array in reports for s in array.status), "its name"
+    )
+    before = len(readings)
+    drive(3500, 4500)
+    probe.until(lambda: len(readings) > before, "readings after the refusal")
+    assert anchors()[-1] == 3.0, "the old formula is watched"
