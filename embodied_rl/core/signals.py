@@ -222,6 +222,9 @@ class _Track:
         del self.stamps[:keep], self.values[:keep]
 
 
+_Request = tuple[str, int, bool]  # stream, oldest sample that counts in ns, linear or held
+
+
 class SignalSampler:
     """From stamped samples to signals on a fixed grid, live or from a bag with the same result.
 
@@ -238,6 +241,11 @@ class SignalSampler:
         self.signals, self.dt_ns, self._from_start = signals, dt_ns, from_start
         linear = [s.max_age_ns for s in signals.signals.values() if s.interpolation == "linear"]
         self.patience_ns = lateness_ns + max(linear, default=0)
+        self._requests: list[tuple[str, Signal, list[_Request]]] = [
+            (name, one, [(key, one.max_age_ns, one.interpolation == "linear") for key in keys])
+            for name, one in signals.signals.items()
+            for keys in [dict.fromkeys(one.streams)]
+        ]
         self.counts: Counter[Arrival] = Counter()
         self.late: Counter[str] = Counter()  # by stream
         self.out_of_bounds: Counter[str] = Counter()
@@ -335,16 +343,16 @@ class SignalSampler:
 
     def _close(self, time_ns: int) -> Slot:
         values = {}
-        found: dict[tuple[str, int, bool], np.ndarray | None] = {}  # alike for many signals
-        for name, signal in self.signals.signals.items():
-            linear, known = signal.interpolation == "linear", {}
-            for key in (keys := set(signal.streams)):
-                request = (key, signal.max_age_ns, linear)
+        found: dict[_Request, np.ndarray | None] = {}  # alike for many signals
+        for name, signal, requests in self._requests:
+            known = {}
+            for request in requests:
                 if request not in found:
-                    found[request] = self._tracks[key].at(time_ns, signal.max_age_ns, linear)
+                    key, max_age_ns, linear = request
+                    found[request] = self._tracks[key].at(time_ns, max_age_ns, linear)
                 if (part := found[request]) is not None:
-                    known[key] = part
-            value = float(signal.value(known)) if len(known) == len(keys) else math.nan
+                    known[request[0]] = part
+            value = float(signal.value(known)) if len(known) == len(requests) else math.nan
             if value < signal.bounds[0] or value > signal.bounds[1]:
                 self.out_of_bounds[name] += 1
             values[name] = value if math.isfinite(value) else math.nan
