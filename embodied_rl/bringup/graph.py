@@ -21,6 +21,7 @@ from pathlib import Path
 
 from embodied_rl.bringup.arguments import Argument, Value, parse, suggestion
 from embodied_rl.bringup.environment import defaults, models, share_file
+from embodied_rl.bringup.monitoring import MONITOR_ARGUMENTS, monitor_parameters
 from embodied_rl.bringup.names import (
     CAMERAS,
     DEFAULT_SPEC,
@@ -37,8 +38,6 @@ from embodied_rl.bringup.names import (
 )
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.sim.stl_tasks.specification import find as find_specification
-from embodied_rl.stl.conformal import load as load_calibration
 
 
 class Role(enum.Enum):
@@ -155,20 +154,6 @@ _PICTURES = Argument(
 _RECORD = Argument("record", "false", "write one bag an episode", "bool")
 _OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
 _INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
-_MONITOR = Argument(
-    "monitor",
-    "",
-    "specification in temporal logic to watch: a file, or a task; empty: the task of spec, if any",
-)
-_ON_VIOLATION = Argument(
-    "on_violation",
-    "event",
-    "what the monitor does: say it (event), or an emergency stop too",
-    choices=("event", "stop"),
-)
-_CALIBRATION = Argument(
-    "calibration", "", "file of embodied_rl stl calibrate, for the monitor's bounds", "path"
-)
 _EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot", "path")
 
 SIM_ARGUMENTS = (
@@ -177,9 +162,7 @@ SIM_ARGUMENTS = (
         "task", "", f"task of the tabletop; empty: {DEFAULT_TASK}", choices=TASKS, optional=True
     ),
     _SPEC,
-    _MONITOR,
-    _ON_VIOLATION,
-    _CALIBRATION,
+    *MONITOR_ARGUMENTS,
     _POLICY,
     _SAMPLES,
     _DEVICE,
@@ -213,9 +196,7 @@ ROBOT_ARGUMENTS = (
     _DEVICE,
     Argument("task", "", "name of the task, told to the policy"),
     _SPEC,
-    _MONITOR,
-    _ON_VIOLATION,
-    _CALIBRATION,
+    *MONITOR_ARGUMENTS,
     _INSTRUCTION,
     _PICTURES,
     _RECORD,
@@ -277,7 +258,8 @@ def _sim(values: dict[str, Value]) -> Graph:
     if pictures:
         nodes.append(_plan_view(embodiment, out, 1, timed, remap))
     task_of_logic = str(values["task"]) if world in DEFAULT_SPEC else ""
-    monitor = _monitor(values, task_of_logic, robot, "episode", timed, remap)
+    watched = monitor_parameters(values, task_of_logic, robot, "episode")
+    monitor = _monitor(watched, timed, remap)
     nodes += monitor
     nodes += [
         _activation(1, timed, remap),
@@ -344,7 +326,8 @@ def _robot(values: dict[str, Value]) -> Graph:
     # Nobody announces the episodes of a robot, but a policy with a plan says when it begins.
     anchor = "episode" if values["spec"] and not values["monitor"] else "start"
     task_of_logic = str(values["task"]) if values["spec"] else ""
-    nodes += _monitor(values, task_of_logic, robot, anchor, timed, remap)
+    watched = monitor_parameters(values, task_of_logic, robot, anchor)
+    nodes += _monitor(watched, timed, remap)
     nodes.append(_activation(1, timed, remap))
     return Graph(
         "robot",
@@ -422,34 +405,11 @@ def _recorder(
 
 
 def _monitor(
-    values: dict[str, Value],
-    task: str,
-    robot: Embodiment,
-    anchor: str,
-    timed: dict[str, Value],
-    remap: tuple[tuple[str, str], ...],
+    parameters: dict[str, Value], timed: dict[str, Value], remap: tuple[tuple[str, str], ...]
 ) -> list[NodeSpec]:
-    """The monitor of what is to be watched, if anything is: the argument, else the task."""
-    watched = str(values["monitor"]) or task
-    if Path(watched).is_file():
-        watched = str(Path(watched).absolute())
-    for name in ("on_violation", "calibration"):
-        if not watched and values[name] not in ("", "event"):
-            raise UserError(f"{name}:={values[name]} is for a monitor: add monitor:=FILE")
-    if not watched:
+    if not parameters:
         return []
-    if values["monitor"]:  # refused here, not by one of several nodes; the task has been checked
-        specification = find_specification(watched, robot)
-        if values["calibration"]:
-            load_calibration(Path(str(values["calibration"])), specification)
-    parameters: dict[str, Value] = {
-        "embodiment": robot.origin,
-        "spec": watched,
-        "anchor": anchor,
-        "on_violation": values["on_violation"],
-        "calibration": values["calibration"],
-    } | timed
-    return [NodeSpec("stl_monitor_node", "stl_monitor_node", 1, parameters, remap)]
+    return [NodeSpec("stl_monitor_node", "stl_monitor_node", 1, parameters | timed, remap)]
 
 
 def _out_folder(values: dict[str, Value]) -> Path:

@@ -92,7 +92,7 @@ class StlMonitorNode(Node):
         self._stops = action == "stop"
         self._follows_plan = specifications.names_task(name)
         self._publish_period_ns = round(NANOSECONDS / rate_hz)
-        self._forget()
+        self._published_ns = -self._publish_period_ns  # stamp of the newest ~/robustness
         self._inbox: list[tuple[str, Sample, float]] = []
         self._slots = self._events_said = 0
         self._stopped_by: Event | None = None  # since then the robot must stand still
@@ -176,12 +176,10 @@ class StlMonitorNode(Node):
     def _on_slot(self, monitor: SpecificationMonitor) -> None:
         self._slots += 1
         assert monitor.slot is not None
-        if monitor.slot.stamp_ns >= self._published_ns + self._publish_period_ns:
+        since_ns = monitor.slot.stamp_ns - self._published_ns  # below 0: a clock that was set back
+        if not 0 <= since_ns < self._publish_period_ns:
             self._published_ns = monitor.slot.stamp_ns
             self._publish_robustness(monitor)
-
-    def _forget(self) -> None:
-        self._published_ns = -self._publish_period_ns
 
     # ---------------------------------------------------------------- episodes
     def _on_episode(self, message: String) -> None:
@@ -191,8 +189,7 @@ class StlMonitorNode(Node):
             self._complain(str(error))
             return
         self._end()
-        self._episode = info
-        self._forget()
+        self._episode, self._error = info, ""
         self._say(self._live.begin(info.start_ns))
 
     def _on_outcome(self, _: String) -> None:
@@ -221,7 +218,6 @@ class StlMonitorNode(Node):
             self._say(live.begin(plan.start_ns))
         elif self._is_new(plan) and not spec.asks_the_same_as(live.spec):
             self.get_logger().info(f"watching the policy's formula: {plan.formula}")
-            self._forget()
             self._say(live.adopt(spec, plan.start_ns))
 
     def _is_new(self, plan: PlanRecord) -> bool:
@@ -237,7 +233,6 @@ class StlMonitorNode(Node):
         if self._stopped_by is not None:
             response.message += "; release the command gate to let the robot move"
         self._stopped_by, self._stop_owed, self._error = None, False, ""
-        self._forget()
         self._say(self._live.reset(messages.now_ns(self)))
         return response
 
