@@ -92,7 +92,7 @@ class StlMonitorNode(Node):
         self._stops = action == "stop"
         self._follows_plan = specifications.names_task(name)
         self._publish_period_ns = round(NANOSECONDS / rate_hz)
-        self._published_ns = -self._publish_period_ns  # stamp of the newest ~/robustness
+        self._published_ns = 0  # slot of the newest ~/robustness
         self._inbox: list[tuple[str, Sample, float]] = []
         self._slots = self._events_said = 0
         self._stopped_by: Event | None = None  # since then the robot must stand still
@@ -176,9 +176,9 @@ class StlMonitorNode(Node):
     def _on_slot(self, monitor: SpecificationMonitor) -> None:
         self._slots += 1
         assert monitor.slot is not None
-        since_ns = monitor.slot.stamp_ns - self._published_ns  # below 0: a clock that was set back
-        if not 0 <= since_ns < self._publish_period_ns:
-            self._published_ns = monitor.slot.stamp_ns
+        index, stamp_ns = monitor.slot.index, monitor.slot.stamp_ns  # 0: a new anchor
+        if index == 0 or stamp_ns >= self._published_ns + self._publish_period_ns:
+            self._published_ns = stamp_ns
             self._publish_robustness(monitor)
 
     # ---------------------------------------------------------------- episodes
