@@ -128,11 +128,7 @@ class KVCache:
             UserError: more than ``limit`` tokens.
         """
         wanted = self.length + episode.shape[1]
-        if wanted > self.limit:
-            raise UserError(
-                f"context: expected at most {self.limit} steps, saw {wanted}; drop the oldest "
-                "episodes or raise the limit"
-            )
+        self._check_room(wanted)
         if wanted > self.capacity:
             # one layer after the other: only one is held twice at a time
             self.capacity = min(max(2 * self.capacity, wanted), self.limit)
@@ -141,6 +137,13 @@ class KVCache:
                 layer.grow(sinks + self.capacity, sinks + self.length)
             self._episodes.grow(self.capacity, self.length)
         self._episodes.data[:, self.length : wanted] = episode
+
+    def _check_room(self, tokens: int) -> None:
+        if tokens > self.limit:
+            raise UserError(
+                f"context: expected at most {self.limit} steps, saw {tokens}; drop the oldest "
+                "episodes or raise the limit"
+            )
 
     def write(self, layer: int, new: KeysValues) -> KeysValues:
         """Puts ``m`` tokens ``(B, H, m, Dh)`` behind the held ones; `advance` makes them count.
@@ -211,7 +214,8 @@ class KVCache:
         """What `state` gave, of a cache of this shape and dtype; what was held is forgotten.
 
         Raises:
-            UserError: of another shape or dtype, or more tokens than this cache's limit.
+            UserError: of another shape or dtype, or more tokens than this cache's limit; then
+                nothing has changed.
         """
         own, _ = KVCache(self.shape, batch=self.batch, capacity=1, dtype=self.dtype).state()
         for key, expected in own.items():
@@ -220,6 +224,7 @@ class KVCache:
                     f"memory: {key}: expected {expected} as in this model, saw {fields.get(key)}"
                 )
         episodes = torch.from_numpy(np.array(arrays["episodes"]))
+        self._check_room(episodes.shape[1])
         self.clear()
         self.reserve(episodes)
         held = self.shape.sinks + episodes.shape[1]

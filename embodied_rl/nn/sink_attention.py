@@ -128,9 +128,11 @@ class SinkAttention(nn.Module):
 
     def project(self, x: Tensor, turn: Rotation) -> tuple[Tensor, KeysValues]:
         """``(B, n, W)`` -> turned queries ``(B, H, n, Dh)``, turned keys and values alike."""
-        parts = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, keys = rotate(parts[:2], turn)
-        return query, KeysValues(keys, parts[2])
+        # split, not indexed: the gradient of an index is a tensor of zeros around it
+        turned, values = self.qkv(x).split([2 * x.shape[-1], x.shape[-1]], dim=-1)
+        turned = turned.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, keys = rotate(turned, turn).unbind()
+        return query, KeysValues(keys, values.unflatten(-1, (self.heads, -1)).transpose(1, 2))
 
     def forward(
         self, x: Tensor, turn: Rotation, sinks: KeysValues | None, mask: Tensor | None

@@ -119,8 +119,10 @@ def test_a_state_of_another_cache_is_refused():
     ):
         with pytest.raises(UserError, match=f"memory: {key}: expected"):
             other.restore(*state)
+    small = filled(3, limit=8)
     with pytest.raises(UserError, match="context: expected at most 8 steps, saw 9"):
-        KVCache(SHAPE, batch=2, capacity=4, limit=8).restore(*state)
+        small.restore(*state)
+    assert held(small, 0) == [-1, -1, 0, 1, 2]
 
 
 def test_what_is_made_in_inference_mode_can_be_used_outside():
