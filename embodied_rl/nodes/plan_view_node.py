@@ -34,7 +34,7 @@ from embodied_rl.policies.tgpo.plan import Drive, PlanRecord
 from embodied_rl.sim.stl_tasks.specification import POSITIONS
 
 RECENT = 2000  # positions kept for a plan that is announced after them
-# How long the last words of a monitor are waited for once an episode is over.
+# How long the last positions, and the last words of a monitor, are waited for after an episode.
 PATIENCE_S = 2.0
 NO_PICTURES = "no pictures: matplotlib is not installed; pip install 'embodied_rl[plot]'"
 
@@ -52,6 +52,7 @@ class PlanViewNode(Node):
                 f"{self._embodiment.origin}: streams: expected one of {list(POSITIONS)} to draw a "
                 f"path, saw {sorted(self._embodiment.streams)}"
             )
+        self._path = self._embodiment.streams[keys[0]]
         self._drive: Drive | None = None
         self._drawn = True  # nothing to draw yet
         self._episode: EpisodeInfo | None = None
@@ -167,9 +168,14 @@ class PlanViewNode(Node):
             return ""
         if self._outcome is None:
             return "episode/outcome: none yet"
+        if time.monotonic() - self._over_s > PATIENCE_S:
+            return ""
+        plan, newest_ns = self._drive.plan, self._recent[-1][0] if self._recent else 0
+        if newest_ns + self._embodiment.period_ns < plan.stamp_ns(plan.step):
+            return f"{self._path.topic}: the last positions have not come yet"
         decided = bool(self._drive.band) and self._drive.band[-1][1] == self._drive.band[-1][2]
         speaking = self.count_publishers(self._robustness.topic_name) > 0
-        if speaking and not decided and time.monotonic() - self._over_s < PATIENCE_S:
+        if speaking and not decided:
             return f"{self._robustness.topic_name}: no last word yet"
         return ""
 
