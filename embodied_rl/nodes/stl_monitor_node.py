@@ -44,9 +44,9 @@ from embodied_rl.stl.online import Verdict
 COLUMNS = ("anchor_s", "low", "high", "estimate", "bound")
 # What was under way when the outcome came is waited for, as the recorder does.
 QUIET_S = 0.1
-# Samples are looked for a few times a step; waiting for each by the executor would cost several
-# times what the monitor does with it.
-ROUNDS_PER_STEP, SHORTEST_ROUND_S, LONGEST_ROUND_S = 2, 0.001, 0.01
+# Samples are looked for a few times a step: to wait for each by the executor costs about as much
+# as all that the monitor does with it.
+ROUNDS_PER_STEP, SHORTEST_ROUND_S, LONGEST_ROUND_S = 4, 0.001, 0.01
 EXECUTOR_EVERY_S = 0.1  # everything else: services, announcements, timers, the clock
 # On a busy machine a simulated clock may come later than the samples of its time.
 SIMULATED_AHEAD_NS = 10 * NANOSECONDS
@@ -148,29 +148,31 @@ class StlMonitorNode(Node):
         executor.add_node(self)
         step_s = self._live.spec.dt_s / ROUNDS_PER_STEP
         round_s = min(max(step_s, SHORTEST_ROUND_S), LONGEST_ROUND_S)
-        executor_s = time.monotonic()
+        executor_s, rounds = time.monotonic(), 0
         while not stop:
-            self._work()
+            rounds += 1
+            self._look(rounds % ROUNDS_PER_STEP == 0)
             if time.monotonic() >= executor_s:
                 executor_s = time.monotonic() + EXECUTOR_EVERY_S
                 run_ready(executor)
             else:
                 time.sleep(round_s)
 
-    def _work(self) -> None:
-        now_ns = messages.now_ns(self)  # before looking: what was sent by then is there
+    def _look(self, advance: bool) -> None:
+        """Judge what has come; where nothing has, and once a step, what time alone closes."""
+        now_ns = messages.now_ns(self) if advance else 0  # what was sent by then is there
         self._input.take_waiting()
-        batch, self._inbox = self._inbox, []
-        slots = self._slots
-        if batch:
+        if self._inbox:
+            batch, self._inbox = self._inbox, []
+            slots = self._slots
             self._say(self._live.take((key, sample) for key, sample, _ in batch))
-        else:
+            if self._slots > slots:
+                self.latency.add((time.perf_counter() - batch[-1][2]) * 1e3)
+        elif advance:
             self._say(self._live.advance(now_ns))
-        if batch and self._slots > slots:
-            self.latency.add((time.perf_counter() - batch[-1][2]) * 1e3)
         if self._over_s is not None and time.monotonic() > self._over_s:
             self._end()
-        if self._stop_owed:
+        if self._stop_owed and advance:
             self._send_stop()
 
     def _on_slot(self, monitor: SpecificationMonitor) -> None:
@@ -248,7 +250,7 @@ class StlMonitorNode(Node):
 
     def close(self) -> None:
         """Called at the end of the process: say what is known by then."""
-        self._work()
+        self._look(advance=True)
         self._end()
 
     # ---------------------------------------------------------------- what goes out
