@@ -64,6 +64,11 @@ class Processes:
         )
         return self._running[name]
 
+    def kill(self, name: str) -> None:
+        """End a node at once, without a word of farewell."""
+        self._running[name].kill()
+        self._running[name].wait(timeout=10)
+
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 
