@@ -90,6 +90,7 @@ def evaluate_on_robot(
 
     torch.set_num_threads(1)
     policy = load_tgpo(folder)
+    world = world_of(policy)
     settings = RunSettings(CANDIDATES if candidates is None else candidates)
     names = [one.name for one in own_tasks(folder)] if task is None else [task]
     over_ros, alone, same = [], [], {}
@@ -98,9 +99,7 @@ def evaluate_on_robot(
         bar = progress.add_task(policy.name, total=len(names) * episodes)
         for name in names:
             spec = find_spec(name)
-            evaluation = Evaluation(
-                str(folder), spec, episodes, seed, candidates, world=world_of(policy)
-            )
+            evaluation = Evaluation(str(folder), spec, episodes, seed, candidates, world=world)
             results = evaluate_over_ros(evaluation, on_episode=lambda _: progress.advance(bar))
             in_process = evaluate_in_process(evaluation, workers=workers)
             found = load_task(spec)

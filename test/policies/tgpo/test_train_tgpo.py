@@ -162,7 +162,7 @@ def test_command_lines(config: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         train_verb.main(["tgpo", "--bags", str(tmp_path)])
     with pytest.raises(UsageError, match="expected --bags DIR, saw none"):
         train_verb.main(["ptp"])
-    with pytest.raises(UsageError, match="expected no --ros"):
+    with pytest.raises(UserError, match="no simulated robot is driven as 'linear'"):
         eval_verb.main([str(out), "--ros"])
     capsys.readouterr()
 
