@@ -203,8 +203,9 @@ def figures_of(robot: str, found: dict[str, dict[str, Any]]) -> dict[str, float]
     if rivals:
         figures[f"{robot}.over_best_rival"] = own - max(rivals)
     for method in ("uniform", "random"):
-        if method in found:
-            figures[f"{robot}.over_{method}"] = own - figures[f"{robot}.{method}"]
+        if method in found:  # over the training seeds that both have
+            pairs = list(zip(found["tgpo"]["by_seed"], found[method]["by_seed"]))
+            figures[f"{robot}.over_{method}"] = sum(a - b for a, b in pairs) / len(pairs)
     if "f_mdp" in found:
         nested = [found[method][MULTI_LAYER]["success"] for method in ("tgpo", "f_mdp")]
         figures[f"{robot}.multi_layer_over_f_mdp"] = nested[0] - nested[1]
