@@ -17,6 +17,7 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -79,6 +80,8 @@ class PlanViewNode(Node):
         self._able = importlib.util.find_spec("matplotlib") is not None
         if not self._able:
             self.get_logger().warning(NO_PICTURES)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(0.5, self._on_timer, clock=steady)
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
 
     # ---------------------------------------------------------------- what comes in
@@ -92,14 +95,14 @@ class PlanViewNode(Node):
             self._drive.update(plan)
         else:
             self._draw_unconducted()
-            self._drive, self._drawn = Drive(plan), False
+            self._drive, self._drawn, self._over_s = Drive(plan), False, 0.0
             for stamp_ns, position in self._recent:
                 self._append(stamp_ns, position)
         self._steps += 1
         stamp = messages.time_message(plan.stamp_ns(plan.step))
         self._publisher.publish(plan_markers(self._drive, self._embodiment.base_frame, stamp))
-        if plan.over:
-            self._draw_unconducted()
+        if plan.over and not self._over_s:
+            self._over_s = time.monotonic()
 
     def _on_position(self, key: str, sample: Sample, arrival_s: float) -> None:
         """One position a control period is enough for a path."""
@@ -162,12 +165,17 @@ class PlanViewNode(Node):
     def _waiting(self) -> str:
         if self._drive is None:
             return "policy/plan: no plan yet"
-        if self._episode is None or self._drive.plan.start_ns < self._episode.start_ns:
+        if self._episode is not None and self._drive.plan.start_ns < self._episode.start_ns:
             return "policy/plan: no plan of this episode yet"
         if not self.count_publishers("episode/start"):
             return ""
         if self._outcome is None:
             return "episode/outcome: none yet"
+        return self._last_words()
+
+    def _last_words(self) -> str:
+        """What is still awaited after the end of a plan, or nothing."""
+        assert self._drive is not None
         if time.monotonic() - self._over_s > PATIENCE_S:
             return ""
         plan, newest_ns = self._drive.plan, self._recent[-1][0] if self._recent else 0
@@ -178,6 +186,10 @@ class PlanViewNode(Node):
         if speaking and not decided:
             return f"{self._robustness.topic_name}: no last word yet"
         return ""
+
+    def _on_timer(self) -> None:
+        if self._drive is not None and self._over_s and not self._last_words():
+            self._draw_unconducted()
 
     def _draw_unconducted(self) -> None:
         """Where nobody asks for pictures, each plan gets one."""
@@ -195,7 +207,9 @@ class PlanViewNode(Node):
         number = self._pictures if self._episode is None else self._episode.episode
         path = self._out / f"episode_{number:06d}.png"
         title = f"{self._drive.plan.task}, episode {number}"
-        if self._outcome is not None:
+        # The outcome is about the episode's own task, whatever the policy was told meanwhile.
+        own = self._episode is not None and self._episode.task == self._drive.plan.task
+        if self._outcome is not None and own:
             verdict = "success" if self._outcome.success else "failure"
             title += f": {verdict}, {self._outcome.reason}"
         path.parent.mkdir(parents=True, exist_ok=True)
