@@ -20,6 +20,7 @@ from embodied_rl.policies.tgpo.plan import AVOIDED, DONE, MISSED, PENDING, Drive
 COLOURS = {DONE: "#009E73", MISSED: "#E69F00", PENDING: "#56B4E9", AVOIDED: "#D55E00"}
 _UNUSED, _BAND = "#BBBBBB", "#0072B2"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+_LABEL_Y = (4, -11, 15, -22)  # points; goals that lie together keep their labels apart
 _ROOM = 1.1  # size of the map, in sizes of what is drawn
 
 
@@ -113,7 +114,7 @@ def _draw_path(figure: Figure, axis: Axes, drive: Drive) -> None:
             )
             axis.annotate(
                 f"{item.region} {step * drive.plan.dt_s:g} s", place[:2], zorder=7, fontsize=8,
-                xytext=(8, -11 if number % 2 else 4), textcoords="offset points",
+                xytext=(8, _LABEL_Y[number % len(_LABEL_Y)]), textcoords="offset points",
             )  # fmt: skip
 
 
