@@ -22,10 +22,10 @@ from embodied_rl.bringup.evaluate import evaluate_over_ros, same_commands
 from embodied_rl.bringup.names import find_spec
 from embodied_rl.core.policy import ActionChunk, episode_seed
 from embodied_rl.core.window import Observation
+from embodied_rl.policies.beside_twin import Beside, beside_twin, figures, world_of
 from embodied_rl.policies.evaluation import Evaluation
 from embodied_rl.policies.registry import find_checkpoint, load_policy
 from embodied_rl.policies.tgpo.adapters import make_adapter
-from embodied_rl.policies.tgpo.deployment import Beside, beside_twin, figures, world_of
 from embodied_rl.policies.tgpo.evaluation import own_tasks
 from embodied_rl.policies.tgpo.runtime import RunSettings, TgpoPolicy, load_tgpo
 from embodied_rl.sim.registry import make_simulator

@@ -82,8 +82,8 @@ def evaluate_on_robot(
 
     from embodied_rl.bringup.evaluate import evaluate_over_ros, same_commands
     from embodied_rl.bringup.names import find_spec
+    from embodied_rl.policies.beside_twin import beside_twin, figures, world_of
     from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process
-    from embodied_rl.policies.tgpo.deployment import beside_twin, figures, world_of
     from embodied_rl.policies.tgpo.evaluation import own_tasks
     from embodied_rl.policies.tgpo.runtime import CANDIDATES, RunSettings, load_tgpo
     from embodied_rl.sim.stl_tasks.task import load_task

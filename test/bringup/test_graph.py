@@ -220,7 +220,7 @@ def test_record_is_the_recorder_alone(robot_file):
         ("sim", {"task": "replace"}, "expected one of count_pushes, pick_place"),
         ("sim", {"world": "kitchen"}, "expected one of tabletop, arena, reach"),
         ("sim", {"world": "arena", "task": "return_home"}, "world arena takes spec:=..."),
-        ("sim", {"spec": "unicycle_02"}, "world tabletop takes task:=...; with a spec: arena, reach"),
+        ("sim", {"spec": "unicycle_02"}, "takes task:=...; with a spec: arena, reach"),
         ("sim", {"world": "arena", "spec": "unicycle_2"}, "(did you mean unicycle_02?)"),
         ("sim", {"world": "arena", "spec": "/nowhere.yaml"}, "spec:=/nowhere.yaml: no such file"),
         ("sim", {"world": "arena", "cameras": "wrist"}, "world arena has overhead"),

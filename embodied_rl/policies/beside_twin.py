@@ -1,4 +1,4 @@
-"""A checkpoint on the simulated robot, beside its twin from the same starts."""
+"""A TGPO checkpoint on the simulated robot, beside its twin from the same starts."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import torch
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome, episode_seed
+from embodied_rl.policies.beside_twin import Beside, beside_twin, figures, starts, world_of
 from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, place_of
 from embodied_rl.policies.registry import find_checkpoint
-from embodied_rl.policies.tgpo.deployment import Beside, beside_twin, figures, starts, world_of
 from embodied_rl.policies.tgpo.runtime import RunSettings, load_tgpo
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult
