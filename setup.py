@@ -16,6 +16,8 @@ NODES = (
     "recorder_node",
     "episode_node",
     "lifecycle_node",
+    "plan_view_node",
+    "stl_monitor_node",
 )
 MESSAGES = (
     "diagnostic", "geometry", "lifecycle", "nav", "rosgraph",
