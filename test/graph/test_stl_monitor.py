@@ -173,9 +173,11 @@ def test_one_violation_at_its_exact_slot_and_readings_in_one_message(cart, probe
     cart.both(1700, x=2.5)
     cart.both(*range(1800, 2500, 100))
     probe.until(lambda: cart.slots() == 15, "slots")
-    assert cart.events() == [
+    expected = [
         ("violated", "near", 1700), ("violated", "near", 1700), ("satisfied", "gets_there", 1700),
     ]  # fmt: skip
+    probe.until(lambda: cart.events() == expected, "the three events, and no others")
+    probe.until(lambda: len(cart.robustness) == 15, "a reading of each slot")
     newest = cart.robustness[-1][1]
     rows, columns = newest.layout.dim
     assert (rows.label, rows.size, rows.stride) == ("near,gets_there", 2, 10)
