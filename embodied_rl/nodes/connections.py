@@ -21,8 +21,8 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from embodied_rl.nodes import qos
 
-# Publishers are not found at once; after this a topic without one has been left out on purpose. Fast
-# DDS announces a process every 3 s once its first announcements have gone by, perhaps unheard.
+# Publishers are not found at once; after this a topic without one has been left out on purpose.
+# Fast DDS announces a process every 3 s once its first announcements have gone by, perhaps unheard.
 DISCOVERY_S = 4.0
 # A foreign node may report under any name; it is not waited for longer than this.
 REPORT_PATIENCE_S = 5.0
