@@ -31,6 +31,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_parts(
+    path: Path, policy: str, parts: Mapping[str, type], overrides: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The name in a run's config file, and each part of it as its dataclass.
+
+    A part that the file lacks has the defaults. ``overrides`` replace keys of ``training``.
+
+    Raises:
+        UserError: not such a file, or one of another policy; names the key.
+    """
+    data = read_yaml(path)
+    if overrides and isinstance(data.get("training"), dict):
+        data["training"] = {**data["training"], **overrides}
+    section = Section(str(path), "", data)
+    section.choice("policy", (policy,))
+    name = section.text("name")
+    found = {
+        key: read_dataclass(kind, section.optional_child(key) or Section(str(path), key, {}))
+        for key, kind in parts.items()
+    }
+    section.done()
+    return name, found
+
+
 def read_dataclass(cls: type[T], section: Section) -> T:
     """Builds `cls` from the keys of `section`; fields without a default must be there.
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.schema import Section
 from embodied_rl.policies.relic.config import POLICY, RelicConfig
 from embodied_rl.sim.navigation.base import TrialWorld
 from embodied_rl.sim.navigation.registry import make_trial_world
-from embodied_rl.training.config import read_dataclass, read_yaml
+from embodied_rl.training.config import read_parts
 from embodied_rl.training.ppo import PpoSettings
 
 
@@ -69,17 +68,7 @@ def read_run(path: Path, overrides: dict[str, Any] | None = None) -> RelicRun:
     Raises:
         UserError: not such a file, or a model that does not fit the world; names the key.
     """
-    data = read_yaml(path)
-    if overrides and isinstance(data.get("training"), dict):
-        data["training"] = {**data["training"], **overrides}
-    section = Section(str(path), "", data)
-    section.choice("policy", (POLICY,))
-    name = section.text("name")
-    parts = {
-        key: read_dataclass(kind, section.optional_child(key) or Section(str(path), key, {}))
-        for key, kind in _PARTS.items()
-    }
-    section.done()
+    name, parts = read_parts(path, POLICY, _PARTS, overrides)
     run = RelicRun(name, **parts)
     check_world(run.model, make_trial_world(run.training.world), str(path))
     return run

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embodied_rl.core.schema import Section
 from embodied_rl.policies.tgpo.allocate import AllocationSettings
 from embodied_rl.policies.tgpo.groundings import Shape
 from embodied_rl.policies.tgpo.mdp import RewardWeights
-from embodied_rl.training.config import read_dataclass, read_yaml
+from embodied_rl.training.config import read_parts
 from embodied_rl.training.ppo import PpoSettings
 
 POLICY = "tgpo"
@@ -100,15 +99,5 @@ def read_run(path: Path, overrides: dict[str, Any] | None = None) -> TgpoRun:
     Raises:
         UserError: not such a file; names the key.
     """
-    data = read_yaml(path)
-    if overrides and isinstance(data.get("training"), dict):
-        data["training"] = {**data["training"], **overrides}
-    section = Section(str(path), "", data)
-    section.choice("policy", (POLICY,))
-    name = section.text("name")
-    parts = {
-        key: read_dataclass(kind, section.optional_child(key) or Section(str(path), key, {}))
-        for key, kind in _PARTS.items()
-    }
-    section.done()
+    name, parts = read_parts(path, POLICY, _PARTS, overrides)
     return TgpoRun(name, **parts)
