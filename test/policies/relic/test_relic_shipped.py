@@ -1,4 +1,4 @@
-"""The shipped model of the dark room still learns in its context, with goals it never trained on."""
+"""The shipped model of the dark room learns in its context, with goals it never trained on."""
 
 from __future__ import annotations
 
