@@ -269,9 +269,7 @@ class Grid:
             return False
         expected, seen = checkpoint_hash(model), self._read(result).get("checkpoint")
         if expected != seen:
-            self.console.print(
-                f"{result.name}: of checkpoint {seen}, not of {expected}: not used"
-            )
+            self.console.print(f"{result.name}: of checkpoint {seen}, not of {expected}: not used")
         return expected == seen
 
     def _train(self, cell: Cell, model: Path) -> None:

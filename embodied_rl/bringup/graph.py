@@ -232,26 +232,15 @@ def _sim(values: dict[str, Value]) -> Graph:
     timed: dict[str, Value] = {"use_sim_time": True}
     simulator = {k: values[k] for k in ("world", "task", "mode", "seed", "cameras", "visuals")}
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
+    common = {"embodiment": embodiment, "mode": str(mode)} | timed
     policy = _policy(values, out, robot)
     pictures = is_tgpo(policy) and bool(values["pictures"])
     remap = _clock_remap(values)
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
         _clock_gate(remap),
-        NodeSpec(
-            "command_gate_node",
-            "command_gate_node",
-            1,
-            {"embodiment": embodiment, "mode": mode} | timed,
-            remap,
-        ),
-        NodeSpec(
-            "policy_node",
-            "policy_node",
-            1,
-            policy | {"embodiment": embodiment, "mode": mode} | timed,
-            remap,
-        ),
+        NodeSpec("command_gate_node", "command_gate_node", 1, common, remap),
+        NodeSpec("policy_node", "policy_node", 1, policy | common, remap),
     ]
     if record:
         nodes.append(_recorder(embodiment, out, "", 1, timed, remap))
@@ -260,22 +249,22 @@ def _sim(values: dict[str, Value]) -> Graph:
     task_of_logic = str(values["task"]) if world in DEFAULT_SPEC else ""
     watched = monitor_parameters(values, task_of_logic, robot, "episode")
     monitor = _monitor(watched, timed, remap)
-    nodes += monitor
+    conductor: dict[str, Value] = {
+        "episodes": episodes,
+        "mode": mode,
+        "record": record,
+        "pictures": pictures,
+        "monitor": bool(monitor),
+        "out": str(out),
+    }
     nodes += [
+        *monitor,
         _activation(1, timed, remap),
         NodeSpec(
             "episode_node",
             "episode_node",
             2,
-            {
-                "episodes": episodes,
-                "mode": mode,
-                "record": record,
-                "pictures": pictures,
-                "monitor": bool(monitor),
-                "out": str(out),
-            }
-            | timed,
+            conductor | timed,
             remap,
             role=Role.CONDUCTOR,
             foreground=True,
