@@ -88,15 +88,15 @@ def spin_until(node: Node, stop: Stop) -> None:
 def run_ready(executor: Executor, most: int = 100) -> None:
     """Run the callbacks that are ready, ``most`` of them, without waiting for others; of itself an
     executor runs one a call, or all there will be."""
-    try:
-        for _ in range(most):
+    for _ in range(most):
+        try:
             handler, _, _ = executor.wait_for_ready_callbacks(timeout_sec=0.0)
-            handler()
-            error = handler.exception()
-            if error is not None:
-                raise error
-    except TimeoutException:
-        pass
+        except TimeoutException:  # nothing is ready
+            return
+        handler()
+        error = handler.exception()
+        if error is not None:
+            raise error
 
 
 def optional_parameter(node: Node, name: str, kind: Parameter.Type, description: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tgpo_cases import rover
 
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
@@ -95,25 +96,6 @@ def test_another_robot_is_refused(reach) -> None:
         make_adapter("arm", 0.03, reach)
 
 
-ODOM = "topic: odom, type: nav_msgs/msg/Odometry, rate_hz: 50, max_age_s: 0.1"
-
-
-def base(limits: str) -> Embodiment:
-    text = f"""
-name: rover
-control_rate_hz: 10
-base_frame: odom
-streams:
-  base_position: {{{ODOM}, field: position, unit: m}}
-  base_yaw: {{{ODOM}, field: yaw, unit: rad}}
-  base_linear_velocity: {{{ODOM}, field: linear_velocity, unit: m/s}}
-commands:
-  base: {{topic: cmd_vel, type: geometry_msgs/msg/TwistStamped,
-         dimensions: [linear_x, angular_z], {limits}}}
-"""
-    return Embodiment.parse(text, "rover.yaml")
-
-
 NIMBLE = "lower: [-0.5, -4], upper: [2, 4], max_acceleration: [5, 40]"
 SLOW = "lower: [-0.5, -1], upper: [2, 1], max_acceleration: [1, 10]"
 
@@ -153,7 +135,7 @@ def test_a_base_follows_its_twin_as_closely_as_its_limits_allow() -> None:
     for name, limits in (("nimble", NIMBLE), ("slow", SLOW)):
         ends = []
         for now, after in steps_of_the_twin():
-            adapter = make_adapter("unicycle", 0.5, base(limits))
+            adapter = make_adapter("unicycle", 0.5, rover(limits))
             ends.append(driven(adapter.targets(now, after), now))
         distance, turn, speed = away(ends).T
         # a slow base can hardly begin each turn from a stand at the twin's full rate
@@ -175,7 +157,7 @@ def test_a_base_follows_its_twin_as_closely_as_its_limits_allow() -> None:
 
 
 def test_a_base_changes_its_velocities_from_those_in_force() -> None:
-    adapter = make_adapter("unicycle", 0.5, base(SLOW))
+    adapter = make_adapter("unicycle", 0.5, rover(SLOW))
     now, after = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.5, 0.0, 0.3, 1.2])
     adapter.executed(ActionChunk(0, 100_000_000, np.array([[0.6, -0.9]])))
     rows = np.vstack([[0.6, -0.9], adapter.targets(now, after)])
@@ -188,7 +170,7 @@ def test_a_base_changes_its_velocities_from_those_in_force() -> None:
 
 
 def test_a_base_that_turns_around_takes_the_short_way() -> None:
-    adapter = make_adapter("unicycle", 0.5, base(NIMBLE))
+    adapter = make_adapter("unicycle", 0.5, rover(NIMBLE))
     now, after = np.array([0.0, 0.0, 3.1, 0.5]), np.array([-0.25, 0.01, -3.1, 0.5])
     rates = adapter.targets(now, after)[:, 1]
     assert rates.sum() * 0.1 == pytest.approx(2 * np.pi - 6.2, abs=1e-3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tgpo_cases import REGIONS, make_task
+from tgpo_cases import REGIONS, make_task, rover
 
 from embodied_rl.core.checkpoint import unpack_memory
 from embodied_rl.core.embodiment import Embodiment
@@ -22,20 +22,7 @@ from embodied_rl.policies.tgpo.plan import PlanRecord
 from embodied_rl.policies.tgpo.runtime import RunSettings, TgpoPolicy, load_tgpo, make_model
 from embodied_rl.sim.stl_tasks.task import load_task
 
-ODOM = "topic: odom, type: nav_msgs/msg/Odometry, rate_hz: 50, max_age_s: 0.1"
-BASE = f"""
-name: rover
-control_rate_hz: 10
-base_frame: odom
-streams:
-  base_position: {{{ODOM}, field: position, unit: m}}
-  base_yaw: {{{ODOM}, field: yaw, unit: rad}}
-  base_linear_velocity: {{{ODOM}, field: linear_velocity, unit: m/s}}
-commands:
-  base: {{topic: cmd_vel, type: geometry_msgs/msg/TwistStamped,
-         dimensions: [linear_x, angular_z], lower: [-0.5, -4], upper: [2, 4],
-         max_acceleration: [4, 20]}}
-"""
+LIMITS = "lower: [-0.5, -4], upper: [2, 4], max_acceleration: [4, 20]"
 TICK_NS, DT_NS = 100_000_000, 500_000_000
 SETTINGS = RunSettings(candidates=32)
 FORMULA = "F[0.5,8] A and F[0.5,16] B"
@@ -43,7 +30,7 @@ FORMULA = "F[0.5,8] A and F[0.5,16] B"
 
 @pytest.fixture(scope="module")
 def base() -> Embodiment:
-    return Embodiment.parse(BASE, "rover.yaml")
+    return rover(LIMITS)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.sim.stl_tasks.task import StlTask, task_from
 
 REGIONS = {
@@ -20,3 +21,23 @@ def make_task(formula: str, dynamics: str = "linear", name: str = "case") -> Stl
         },
         name,
     )  # fmt: skip
+
+
+ODOM = "topic: odom, type: nav_msgs/msg/Odometry, rate_hz: 50, max_age_s: 0.1"
+
+
+def rover(limits: str) -> Embodiment:
+    """A wheeled base; ``limits`` are the keys of its command group."""
+    text = f"""
+name: rover
+control_rate_hz: 10
+base_frame: odom
+streams:
+  base_position: {{{ODOM}, field: position, unit: m}}
+  base_yaw: {{{ODOM}, field: yaw, unit: rad}}
+  base_linear_velocity: {{{ODOM}, field: linear_velocity, unit: m/s}}
+commands:
+  base: {{topic: cmd_vel, type: geometry_msgs/msg/TwistStamped,
+         dimensions: [linear_x, angular_z], {limits}}}
+"""
+    return Embodiment.parse(text, "rover.yaml")
