@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from embodied_rl.core.embodiment import Embodiment
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, check_chunk
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, InContext, Policy, check_chunk
 from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
 
 
@@ -30,10 +30,20 @@ class ControlLoop:
         self.invalid_rows = 0
 
     def reset(self, episode: EpisodeInfo) -> None:
-        """Begin an episode; its first tick is the first one on the grid from ``start_ns`` on."""
-        self.episode = episode
+        """Begin an episode; its first tick is the first one on the grid from ``start_ns`` on.
+
+        A policy that learns in context keeps its memory from one episode of a trial to the next,
+        not when an episode begins again.
+        """
+        before, self.episode = self.episode, episode
         self.builder.reset(episode.start_ns)
-        self.policy.reset(episode)
+        follows = before is not None and (
+            before.trial == episode.trial and before.episode < episode.episode
+        )
+        if follows and isinstance(self.policy, InContext):
+            self.policy.next_episode(episode)
+        else:
+            self.policy.reset(episode)
         self.next_tick_ns = self._next_act_ns = first_tick(episode.start_ns, self.period_ns)
         self._awaited_ns = None
         self.invalid_rows = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,13 +15,18 @@ from embodied_rl.core.window import Observation
 
 @dataclass(frozen=True)
 class EpisodeInfo:
-    """What a policy is told when an episode begins."""
+    """What a policy is told when an episode begins.
+
+    Episodes in a row with the same ``trial`` share one world: what was seen in one of them still
+    holds in the next.
+    """
 
     episode: int
     seed: int
     task: str
     instruction: str
     start_ns: int
+    trial: int = 0  # bags from before there were trials do not have it
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -122,6 +127,15 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class InContext(Protocol):
+    """A policy that learns from the earlier episodes of a trial."""
+
+    def next_episode(self, episode: EpisodeInfo) -> None:
+        """An episode boundary within the trial: nothing is forgotten. :meth:`Policy.reset` begins
+        a new trial."""
+
+
+@runtime_checkable
 class Reporting(Protocol):
     """A policy with figures of its own, shown in the diagnostics and in the episode report."""
 
@@ -174,13 +188,15 @@ def check_chunk(chunk: ActionChunk, spec: PolicySpec) -> None:
 
 
 def _record(kind: type, text: str, origin: str) -> dict:
-    """The fields of a flat dataclass from YAML, each present and of the declared type."""
+    """The fields of a flat dataclass from YAML, of the declared types; those without a default
+    must be there."""
     data = parse_yaml(text, origin)
     expected = {item.name: item.type for item in fields(kind)}
-    if not isinstance(data, dict) or set(data) != set(expected):
+    needed = {item.name for item in fields(kind) if item.default is MISSING}
+    if not isinstance(data, dict) or not needed <= set(data) <= set(expected):
         seen = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise UserError(f"{origin}: expected the keys {sorted(expected)}, saw {seen}")
-    for key, name in expected.items():
-        if type(data[key]).__name__ != name:
-            raise UserError(f"{origin}: {key}: expected {name}, saw {data[key]!r}")
+    for key, value in data.items():
+        if type(value).__name__ != expected[key]:
+            raise UserError(f"{origin}: {key}: expected {expected[key]}, saw {value!r}")
     return data

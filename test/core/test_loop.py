@@ -162,6 +162,51 @@ def test_a_clock_set_back_begins_the_episode_anew_from_there():
     assert len(probe.episodes) == 2
 
 
+class Learner(Probe):
+    """A probe that keeps its rows from one episode of a trial to the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.boundaries = []
+
+    def next_episode(self, episode):
+        self.boundaries.append(episode)
+
+
+def numbered(number: int, trial: int, start_s: int) -> EpisodeInfo:
+    return EpisodeInfo(number, 7, "task", "do it", start_s * 1000 * MS, trial)
+
+
+def test_a_policy_that_learns_in_context_keeps_its_memory_within_a_trial():
+    learner = Learner()
+    loop = ControlLoop(learner, BODY)
+    numbers = ((0, 0), (1, 0), (3, 0), (4, 1), (5, 1), (5, 1), (6, 1), (0, 1))
+    for start_s, (number, trial) in enumerate(numbers):
+        loop.reset(numbered(number, trial, start_s))
+        feed(loop, start_s * 1000 * MS, start_s * 1000 * MS)
+        assert loop.tick()[1] is not None
+    # 5 again is no next one, nor is a run that was begun anew
+    assert [(e.episode, e.trial) for e in learner.episodes] == [(0, 0), (4, 1), (5, 1), (0, 1)]
+    assert [(e.episode, e.trial) for e in learner.boundaries] == [(1, 0), (3, 0), (5, 1), (6, 1)]
+
+
+def test_a_clock_set_back_begins_a_trial_anew():
+    learner = Learner()
+    loop = ControlLoop(learner, BODY)
+    loop.reset(numbered(5, 2, 5))
+    loop.add("arm", sample(5000 * MS, 1, 1))
+    loop.add("arm", sample(0, 1, 1))
+    assert [e.start_ns for e in learner.episodes] == [5000 * MS, 0] and not learner.boundaries
+
+
+def test_a_policy_without_trials_begins_anew_with_every_episode():
+    probe = Probe()
+    loop = ControlLoop(probe, BODY)
+    for number in range(3):
+        loop.reset(numbered(number, 0, number))
+    assert [e.episode for e in probe.episodes] == [0, 1, 2]
+
+
 def test_samples_before_any_episode_change_nothing():
     probe = Probe()
     loop = ControlLoop(probe, BODY)

@@ -20,9 +20,16 @@ OUTCOME = Outcome(True, False, "time limit", 0.25)
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029"))
 
 
-@given(st.integers(0, 10**6), st.integers(0, 2**63), TEXT, TEXT, st.integers(0, 2**63))
-def test_episode_info_survives_yaml(episode, seed, task, instruction, start_ns):
-    info = EpisodeInfo(episode, seed, task, instruction, start_ns)
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 2**63),
+    TEXT,
+    TEXT,
+    st.integers(0, 2**63),
+    st.integers(0, 10**6),
+)
+def test_episode_info_survives_yaml(episode, seed, task, instruction, start_ns, trial):
+    info = EpisodeInfo(episode, seed, task, instruction, start_ns, trial)
     assert EpisodeInfo.from_yaml(info.to_yaml(), "t") == info
     assert yaml.safe_load(info.to_yaml()) == dataclasses.asdict(info)
 
@@ -41,7 +48,12 @@ def with_key(record, key, value):
     return yaml.safe_dump({**dataclasses.asdict(record), key: value})
 
 
-INFO_KEYS = ["episode", "instruction", "seed", "start_ns", "task"]
+INFO_KEYS = ["episode", "instruction", "seed", "start_ns", "task", "trial"]
+
+
+def test_an_episode_from_before_there_were_trials_is_of_trial_0():
+    later = dataclasses.replace(INFO, trial=3)
+    assert EpisodeInfo.from_yaml(without(later, "trial"), "t") == INFO
 
 
 @pytest.mark.parametrize(
@@ -52,9 +64,10 @@ INFO_KEYS = ["episode", "instruction", "seed", "start_ns", "task"]
         ("hello", "saw str"),
         ("a: [", "not valid YAML"),
         ("{1: 2, b: 3}", "saw ['1', 'b']"),
-        (without(INFO, "seed"), "saw ['episode', 'instruction', 'start_ns', 'task']"),
+        (without(INFO, "seed"), "saw ['episode', 'instruction', 'start_ns', 'task', 'trial']"),
         (with_key(INFO, "extra", 1), f"expected the keys {INFO_KEYS}"),
         (with_key(INFO, "seed", "7"), "seed: expected int, saw '7'"),
+        (with_key(INFO, "trial", "2"), "trial: expected int, saw '2'"),
         (with_key(INFO, "seed", 7.0), "seed: expected int, saw 7.0"),
         (with_key(INFO, "episode", True), "episode: expected int, saw True"),
         (with_key(INFO, "task", None), "task: expected str, saw None"),
