@@ -54,7 +54,8 @@ COLOURS = dict(zip(CHANGES, (BLUE, RED, ORANGE, GREEN, PURPLE, SKY, GREY)))
 SCRIPTED = {"map": True, "search": False}
 MEASURES = ("returned", "success", "efficiency")
 # the measure that a task is judged by, and what it must reach while it is learned
-JUDGED = {"darkroom": ("returned", 12.0), "egocentric": ("success", 0.6)}
+EGOCENTRIC = "egocentric"
+JUDGED = {"darkroom": ("returned", 12.0), EGOCENTRIC: ("success", 0.6)}
 SHOWN = (1, 2, 4)
 SMOOTHED = 10  # iterations of the training's log
 
@@ -293,7 +294,7 @@ def main(argv: list[str]) -> int:
             if masses:
                 figures[f"{arm}.sink_mass"] = float(np.mean(masses))
     bounds = {}
-    if arguments.task == EgocentricNavigation.name:
+    if arguments.task == EGOCENTRIC:
         bounds = {name: scripted(keep, arguments.trials) for name, keep in SCRIPTED.items()}
         for name, table in bounds.items():
             figures |= figures_of(name, [table])

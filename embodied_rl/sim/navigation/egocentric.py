@@ -7,6 +7,7 @@ cells ahead, so what it saw in earlier episodes decides whether it can go straig
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -61,16 +62,32 @@ class EgocentricNavigation:
 
     A view has a crop of 7 x 7 cells (row by row from the robot's own, each from left to right;
     cells behind walls are UNSEEN) and one-hot features: wanted type, x, y, heading in the world's
-    frame. A world is named by its layout's seed.
+    frame. A world is named by its layout's seed. Furniture is as good as a wall.
+
+    Args:
+        camera_rad: angle of view of the camera that shows the objects; None: they show in all cells
+            of the crop that are seen, as walls do.
     """
 
-    name = "egocentric"
     action_count = 4
 
-    def __init__(self, horizon: int = 25) -> None:
-        self.horizon = horizon
-        self.layout_settings = settings = LayoutSettings()
+    def __init__(
+        self,
+        name: str = "egocentric",
+        *,
+        layout: LayoutSettings | None = None,
+        camera_rad: float | None = None,
+        horizon: int = 25,
+    ) -> None:
+        self.name, self.horizon = name, horizon
+        self.layout_settings = settings = layout or LayoutSettings()
         self.sight = Sight(crop_offsets(DEPTH, HALF_WIDTH))
+        ahead, left = self.sight.offsets.T
+        self.in_camera = torch.ones(len(ahead), dtype=torch.bool)
+        if camera_rad is not None:
+            # the middle of the cell must be in the picture; the robot's own cell never is
+            reach = ahead * math.tan(camera_rad / 2) + 1e-9
+            self.in_camera = (ahead > 0) & (left.abs() <= reach)
         self.near = Sight(near_offsets(SUCCESS_CELLS))
         self.cell_count = len(self.sight.offsets)
         self.code_count = FIRST_OBJECT + settings.types
@@ -84,25 +101,37 @@ class EgocentricNavigation:
         return generate_layout(world, self.layout_settings)
 
     def walls(self, world: int) -> Tensor:
-        return torch.from_numpy(self.layout(world).walls)
+        return torch.from_numpy(self.layout(world).obstacles)
 
     def objects(self, world: int) -> Tensor:
         return torch.from_numpy(self.layout(world).object_map())
 
     def reset(self, worlds: Tensor, steps: int, generator: torch.Generator) -> View:
         layouts = [self.layout(int(world)) for world in worlds]
+        return self._begin(layouts, *_drawn(layouts, steps, generator))
+
+    def begin(self, worlds: Tensor, starts: Tensor, wanted: Tensor) -> View:
+        """As `reset`, with episodes that are given.
+
+        Args:
+            starts: x, y and heading of each ``(N, E, 3)``.
+            wanted: types of objects ``(N, E)``.
+        """
+        return self._begin([self.layout(int(world)) for world in worlds], starts, wanted)
+
+    def _begin(self, layouts: list[Layout], starts: Tensor, wanted: Tensor) -> View:
         self._row = torch.arange(len(layouts))
-        self._walls = torch.stack([torch.from_numpy(layout.walls) for layout in layouts])
+        self._walls = torch.stack([torch.from_numpy(layout.obstacles) for layout in layouts])
         self._objects = torch.stack([torch.from_numpy(layout.object_map()) for layout in layouts])
         codes = torch.where(self._objects > 0, FIRST_OBJECT - 1 + self._objects, FREE)
         codes = torch.where(self._walls, WALL, codes)
         self._codes = F.pad(codes, (DEPTH,) * 4, value=UNSEEN)  # a crop may reach over the edge
-        self._draw(layouts, steps, generator)
+        self._starts, self._targets = starts, wanted
         self._measure()
         self._number = torch.zeros_like(self._row)
         self._met = torch.zeros(len(layouts), self.layout_settings.types, dtype=torch.bool)
         self._episode = self._next_episode()
-        return self._view()
+        return self._look()
 
     def step(self, action: Tensor) -> Transition:
         x, y, heading = self._moved(action)
@@ -118,7 +147,7 @@ class EgocentricNavigation:
         self._number = self._number + ended
         pairs = zip(self._next_episode(), same)
         self._episode = _Episode(*(torch.where(ended, new, old) for new, old in pairs))
-        return Transition(self._view(), reward, ended, success, efficiency, before.familiar)
+        return Transition(self._look(), reward, ended, success, efficiency, before.familiar)
 
     def place(self) -> Place:
         position = torch.stack([self._episode.x, self._episode.y], dim=-1)
@@ -135,18 +164,6 @@ class EgocentricNavigation:
     def pose(self) -> tuple[Tensor, Tensor, Tensor]:
         """x, y and heading, ``(N,)`` each."""
         return self._episode[:3]
-
-    def _draw(self, layouts: list[Layout], steps: int, generator: torch.Generator) -> None:
-        """Start poses ``(N, steps, 3)`` and wanted types of all episodes that can come."""
-        starts, wanted = [], []
-        for layout in layouts:
-            free = torch.from_numpy(~layout.walls).nonzero().flip(-1)
-            cell = free[torch.randint(len(free), (steps,), generator=generator)]
-            heading = torch.randint(4, (steps, 1), generator=generator)
-            starts.append(torch.cat([cell, heading], dim=-1))
-            present = torch.from_numpy(layout.object_types)
-            wanted.append(present[torch.randint(len(present), (steps,), generator=generator)])
-        self._starts, self._targets = torch.stack(starts), torch.stack(wanted)
 
     def _measure(self) -> None:
         """Where stopping succeeds and how far that is, for every type of object."""
@@ -178,15 +195,33 @@ class EgocentricNavigation:
         stuck = self._walls[self._row, to_y, to_x]
         return torch.where(stuck, x, to_x), torch.where(stuck, y, to_y), heading
 
-    def _view(self) -> View:
+    def _look(self) -> View:
         """What is seen now, and the note that these types of object were met."""
         x, y, heading = self.pose
         seen = self.sight.look(self._walls, self._row, x, y, heading)
         cell_x, cell_y = self.sight.cells(x, y, heading)
         cells = self._codes[self._row[:, None], cell_y + DEPTH, cell_x + DEPTH]
         cells = torch.where(seen, cells, UNSEEN)
+        cells = torch.where((cells >= FIRST_OBJECT) & ~self.in_camera, FREE, cells)
         types = torch.arange(FIRST_OBJECT, self.code_count)
         self._met = self._met | (cells[..., None] == types).any(dim=1)
-        parts = zip((self._episode.wanted, x, y, heading), self.feature_sizes)
+        return self.view(cells, self._episode.wanted, x, y, heading)
+
+    def view(self, cells: Tensor, wanted: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> View:
+        """Codes ``(N, C)``, wanted types and poses ``(N,)`` as the network is told them."""
+        parts = zip((wanted, x, y, heading), self.feature_sizes)
         shown = torch.cat([F.one_hot(part, size) for part, size in parts], dim=-1)
         return View(cells, shown.float())
+
+
+def _drawn(layouts: list[Layout], steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Start poses ``(N, steps, 3)`` and wanted types ``(N, steps)`` of all that can come."""
+    starts, wanted = [], []
+    for layout in layouts:
+        free = torch.from_numpy(~layout.obstacles).nonzero().flip(-1)
+        cell = free[torch.randint(len(free), (steps,), generator=generator)]
+        heading = torch.randint(4, (steps, 1), generator=generator)
+        starts.append(torch.cat([cell, heading], dim=-1))
+        present = torch.from_numpy(layout.object_types)
+        wanted.append(present[torch.randint(len(present), (steps,), generator=generator)])
+    return torch.stack(starts), torch.stack(wanted)

@@ -1,4 +1,5 @@
-"""Seeded layouts of homes: rooms on a grid of cells, doors in the walls between them, objects.
+"""Seeded layouts of homes: rooms on a grid of cells, doors in the walls between them, furniture
+along the walls, objects.
 
 One generator serves the grid task and worlds with physics: cells are ``cell_m`` wide, cell (x, y)
 covers ``[x, x + 1) * cell_m`` by ``[y, y + 1) * cell_m``, and walls are one cell thick.
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+OBJECT_NAMES = ("lantern", "plant", "ball", "clock", "basket", "bell")  # of types 0, 1, ...
 GENERATOR = 10_002  # keeps these random numbers apart from all others that begin with small seeds
 
 
@@ -17,7 +19,8 @@ GENERATOR = 10_002  # keeps these random numbers apart from all others that begi
 class LayoutSettings:
     """``columns`` x ``rows`` rooms of ``room`` x ``room`` cells.
 
-    ``objects`` are placed, each of another one of ``types`` types.
+    ``objects`` are placed, each of another one of ``types`` types, and up to ``furniture`` pieces
+    of one cell each, next to walls, where they close no way and stand before no door.
     """
 
     columns: int = 2
@@ -25,12 +28,15 @@ class LayoutSettings:
     room: int = 5
     objects: int = 5
     types: int = 6
+    furniture: int = 0
     cell_m: float = 0.5
 
     def __post_init__(self) -> None:
         for key in ("columns", "rows", "room", "objects", "types"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
+        if self.furniture < 0:
+            raise ValueError(f"furniture: expected 0 or more, saw {self.furniture}")
         if self.objects > min(self.types, self.columns * self.rows * self.room**2):
             raise ValueError(
                 f"objects: expected at most one a type and one a cell, saw {self.objects}"
@@ -58,6 +64,14 @@ class Layout:
     doors: np.ndarray  # (D, 2) int64, cells (x, y)
     object_cells: np.ndarray  # (K, 2) int64, all different, none in a wall
     object_types: np.ndarray  # (K,) int64, all different
+    furniture_cells: np.ndarray  # (F, 2) int64, fewer than asked for where there is no place
+
+    @property
+    def obstacles(self) -> np.ndarray:
+        """``(H, W)`` bool: walls and furniture, which can neither be entered nor seen through."""
+        found = self.walls.copy()
+        found[self.furniture_cells[:, 1], self.furniture_cells[:, 0]] = True
+        return found
 
     def centre_m(self, cells: np.ndarray) -> np.ndarray:
         """Middles of cells ``(..., 2)`` in metres."""
@@ -86,7 +100,8 @@ def generate_layout(seed: int, settings: LayoutSettings | None = None) -> Layout
     free = np.argwhere(~walls)[:, ::-1]
     cells = free[random.permutation(len(free))[: settings.objects]]
     types = random.permutation(settings.types)[: settings.objects]
-    return Layout(settings, seed, walls, doors, cells, types)
+    furniture = _furniture(settings, walls, doors, cells, random)
+    return Layout(settings, seed, walls, doors, cells, types, furniture)
 
 
 def _doors(settings: LayoutSettings, random: np.random.Generator) -> np.ndarray:
@@ -100,3 +115,45 @@ def _doors(settings: LayoutSettings, random: np.random.Generator) -> np.ndarray:
             if row + 1 < settings.rows:
                 found.append((column * pitch + along[1], (row + 1) * pitch))
     return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _furniture(
+    settings: LayoutSettings,
+    walls: np.ndarray,
+    doors: np.ndarray,
+    objects: np.ndarray,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Cells ``(F, 2)`` in random order of choice; all other free cells stay connected."""
+    found: list[np.ndarray] = []
+    taken = walls.copy()
+    kept = walls.copy()  # cells that no furniture may take
+    kept[objects[:, 1], objects[:, 0]] = True
+    for x, y in doors:
+        kept[y, x - 1 : x + 2] = kept[y - 1 : y + 2, x] = True
+    free = np.argwhere(~kept)[:, ::-1]
+    for x, y in free[random.permutation(len(free))] if settings.furniture else ():
+        if len(found) == settings.furniture:
+            break
+        taken[y, x] = True
+        beside_wall = walls[y, [x - 1, x + 1]].any() or walls[[y - 1, y + 1], x].any()
+        if beside_wall and _connected(~taken):
+            found.append(np.array([x, y]))
+        else:
+            taken[y, x] = False
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _connected(free: np.ndarray) -> bool:
+    """Whether every free cell ``(H, W)`` can be reached from every other; the edge is not free."""
+    reached = np.zeros_like(free)
+    reached.flat[int(free.argmax())] = True
+    while True:
+        wider = reached.copy()
+        for axis in (0, 1):
+            for step in (1, -1):
+                wider |= np.roll(reached, step, axis)
+        wider &= free
+        if (wider == reached).all():
+            return bool((reached == free).all())
+        reached = wider

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from embodied_rl.sim.base import choose
 from embodied_rl.sim.navigation.base import TrialWorld
 from embodied_rl.sim.navigation.darkroom import Darkroom
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
+from embodied_rl.sim.navigation.layout import LayoutSettings
+
+FURNISHED = LayoutSettings(furniture=6)
+CAMERA_RAD = math.radians(120)  # of the robot in the MuJoCo world `apartment`
+
+
+def apartment() -> EgocentricNavigation:
+    """The grid twin of the MuJoCo world of that name: furnished, and with a camera's view."""
+    return EgocentricNavigation("apartment", layout=FURNISHED, camera_rad=CAMERA_RAD)
+
 
 TRIAL_WORLDS: dict[str, Callable[[], TrialWorld]] = {
     Darkroom.name: Darkroom,
-    EgocentricNavigation.name: EgocentricNavigation,
+    "egocentric": EgocentricNavigation,
+    "apartment": apartment,
 }
 
 

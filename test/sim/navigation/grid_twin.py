@@ -85,8 +85,9 @@ def fewest_actions(walls, pose: Pose, target: tuple[int, int]) -> int:
     raise AssertionError("the target cannot be reached")
 
 
-def crop(walls, objects, pose: Pose) -> list[int]:
-    """Codes of the 7 x 7 cells ahead: 0 free, 1 wall, 2 unseen, 2 + the entry of ``objects``."""
+def crop(walls, objects, pose: Pose, half_view: float | None = None) -> list[int]:
+    """Codes of the 7 x 7 cells ahead: 0 free, 1 wall, 2 unseen, 2 + the entry of ``objects``, which
+    show within ``half_view`` (rad) of straight ahead only, if that is given."""
     codes = []
     for ahead in range(7):
         for left in range(3, -4, -1):
@@ -97,5 +98,7 @@ def crop(walls, objects, pose: Pose) -> list[int]:
             elif walls[y][x]:
                 codes.append(1)
             else:
-                codes.append(2 + objects[y][x] if objects[y][x] else 0)
+                aside = math.atan2(abs(left), ahead) if ahead else math.pi
+                shown = half_view is None or aside <= half_view + 1e-9
+                codes.append(2 + objects[y][x] if objects[y][x] and shown else 0)
     return codes

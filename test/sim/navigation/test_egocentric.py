@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import grid_twin as twin
 import pytest
 import torch
@@ -9,9 +11,11 @@ import torch
 from embodied_rl.sim.navigation import grid
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.egocentric import STOP, EgocentricNavigation
+from embodied_rl.sim.navigation.registry import make_trial_world
 from embodied_rl.sim.navigation.scripted import MapSearcher
 
 COUNT, STEPS = 12, 100
+WORLDS = ("egocentric", "apartment")
 
 
 def maps(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +67,8 @@ def test_distances_equal_the_twin() -> None:
 class Twin:
     """One trial; start poses and targets are read from the world's views."""
 
-    def __init__(self, walls, objects) -> None:
+    def __init__(self, walls, objects, camera: bool) -> None:
+        self.camera = camera
         self.walls, self.objects, self.met = walls.tolist(), objects.tolist(), set()
         self.places = {int(objects[y, x]) - 1: (x, y) for y, x in objects.nonzero().tolist()}
 
@@ -75,7 +80,7 @@ class Twin:
         self.familiar = wanted in self.met
 
     def look(self) -> list[int]:
-        found = twin.crop(self.walls, self.objects, self.pose)
+        found = twin.crop(self.walls, self.objects, self.pose, math.pi / 3 if self.camera else None)
         self.met |= {code - 3 for code in found if code >= 3}
         return found
 
@@ -89,11 +94,13 @@ class Twin:
         return reward, over, success, efficiency, self.familiar
 
 
-def test_trials_equal_the_twins() -> None:
-    world, generator = EgocentricNavigation(), torch.Generator().manual_seed(2)
+@pytest.mark.parametrize("name", WORLDS)
+def test_trials_equal_the_twins(name: str) -> None:
+    world, generator = make_trial_world(name), torch.Generator().manual_seed(2)
     chosen = world.worlds(HELD_OUT)[:COUNT]
     view = world.reset(chosen, STEPS, generator)
-    twins = [Twin(world.walls(w), world.objects(w)) for w in chosen.tolist()]
+    camera = name == "apartment"
+    twins = [Twin(world.walls(w), world.objects(w), camera) for w in chosen.tolist()]
     fresh = torch.ones(COUNT, dtype=torch.bool)
     successes = 0
     for _ in range(STEPS):
@@ -148,6 +155,19 @@ def test_episodes_do_not_depend_on_what_was_done() -> None:
             rows += [view.features] * stop
         asked.append(torch.stack(rows[:5]))
     assert torch.equal(asked[0], asked[1])
+
+
+def test_given_episodes_are_those_that_are_played() -> None:
+    world = make_trial_world("apartment")
+    starts = torch.tensor([[[1, 1, 0], [11, 11, 2]], [[2, 1, 3], [1, 11, 1]]])
+    wanted = torch.tensor([[4, 2], [0, 5]])
+    view = world.begin(torch.tensor([7, 8]), starts, wanted)
+    for episode in range(2):
+        poses = zip(wanted[:, episode], *starts[:, episode].T, strict=True)
+        for row, (kind, x, y, heading) in zip(view.features, poses, strict=True):
+            expected = {int(kind), 6 + int(x), 19 + int(y), 32 + int(heading)}
+            assert set(row.nonzero()[:, 0].tolist()) == expected
+        view = world.step(torch.full((2,), STOP)).view
 
 
 @pytest.mark.parametrize("keep", [True, False])

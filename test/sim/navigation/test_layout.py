@@ -9,6 +9,7 @@ from scipy.ndimage import label
 from embodied_rl.sim.navigation.egocentric import WORLDS
 from embodied_rl.sim.navigation.layout import LayoutSettings, generate_layout
 
+FURNISHED = LayoutSettings(furniture=6)
 LARGE = LayoutSettings(columns=3, rows=2, room=4, objects=8, types=9, cell_m=0.25)
 
 
@@ -31,6 +32,27 @@ def test_every_home_is_connected_and_furnished(settings: LayoutSettings) -> None
         assert len(set(home.object_types)) == settings.objects
         assert set(home.object_types) <= set(range(settings.types))
         assert np.count_nonzero(home.object_map()) == settings.objects
+
+
+def test_furniture_closes_no_way() -> None:
+    placed = []
+    for seed in range(200):
+        home = generate_layout(seed, FURNISHED)
+        bare = generate_layout(seed)
+        for key in ("walls", "doors", "object_cells", "object_types"):
+            assert np.array_equal(getattr(home, key), getattr(bare, key))
+        assert label(~home.obstacles)[1] == 1
+        x, y = home.furniture_cells.T
+        assert len(np.unique(home.furniture_cells, axis=0)) == len(x)
+        assert not home.walls[y, x].any() and not home.object_map()[y, x].any()
+        beside = home.walls[y, x - 1] | home.walls[y, x + 1]
+        assert (beside | home.walls[y - 1, x] | home.walls[y + 1, x]).all()
+        to_door = np.abs(home.furniture_cells[:, None] - home.doors).sum(axis=-1)
+        assert (to_door > 1).all()
+        assert np.array_equal(home.obstacles & ~home.walls, np.isin(
+            np.arange(169).reshape(13, 13), y * 13 + x))  # fmt: skip
+        placed.append(len(x))
+    assert min(placed) == max(placed) == 6
 
 
 def test_seeds_and_splits() -> None:
@@ -60,6 +82,7 @@ def test_metres() -> None:
         ({"rows": 0}, "rows: expected at least 1, saw 0"),
         ({"objects": 7}, "objects: expected at most one a type"),
         ({"room": 1, "objects": 5}, "objects: expected at most one a type and one a cell"),
+        ({"furniture": -1}, "furniture: expected 0 or more"),
         ({"cell_m": 0.0}, "cell_m: expected a length above 0"),
     ],
 )
