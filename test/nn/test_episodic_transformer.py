@@ -17,10 +17,12 @@ from embodied_rl.nn.sink_attention import MODES, add_sinks, attend, causal_mask,
 WIDTH = 32
 
 
-def network(mode: str = "kv", sinks: int = 1, inter_episode: bool = True) -> EpisodicTransformer:
+def network(
+    mode: str = "kv", sinks: int = 1, inter_episode: bool = True, heads: int = 4
+) -> EpisodicTransformer:
     """With weights and sinks large enough that an error in any part is seen in the output."""
     torch.manual_seed(MODES.index(mode) + 10 * sinks)
-    net = EpisodicTransformer(TransformerSettings(WIDTH, 4, 2, 64, mode, sinks, inter_episode))
+    net = EpisodicTransformer(TransformerSettings(WIDTH, heads, 2, 64, mode, sinks, inter_episode))
     for name, parameter in net.named_parameters():
         parameter.data.normal_(0.0, 0.5 if "sink" in name else 0.2)
     return net
@@ -52,21 +54,24 @@ def test_steps_equal_the_full_pass(mode, sinks, inter_episode):
         torch.testing.assert_close(stepped(net, x, episode), full.detach(), atol=1e-5, rtol=0)
 
 
+@torch.inference_mode()
 @pytest.mark.parametrize("mode", MODES)
-def test_long_sequences_stepped_equal_the_full_pass(mode):
-    net = network(mode)
-    x, episode = sequences(1, 512)
-    torch.testing.assert_close(stepped(net, x, episode), net(x, episode), atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_steps_at_the_end_of_a_long_context_equal_the_full_pass():
-    net = network("kv")
+def test_4096_steps_equal_the_full_pass(mode):
+    net = network(mode, heads=2)
     x, episode = sequences(1, 4096)
-    cache = net.new_cache()
-    parts = [net.extend(x[:, :3900], cache, episode[:, :3900])]
-    parts += [net.step(x[:, t], cache, episode[:, t])[:, None] for t in range(3900, 4096)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), net(x, episode), atol=5e-5, rtol=0)
+    full, cache, newest = net(x, episode), net.new_cache(), net.new_cache()
+    assert full.square().mean().sqrt() > 0.1
+    steps = [net.step(x[:, t], cache, episode[:, t]) for t in range(4096)]
+    torch.testing.assert_close(torch.stack(steps, dim=1), full, atol=5e-5, rtol=0)
+    ahead = net.extend(x[:, :4095], newest, episode[:, :4095])
+    last = net.step(x[:, 4095], newest, episode[:, 4095])
+    torch.testing.assert_close(ahead, full[:, :4095], atol=5e-5, rtol=0)
+    torch.testing.assert_close(last, full[:, 4095], atol=5e-5, rtol=0)
+    assert newest.length == cache.length == 4096
+    # the negative control: a step that has lost one token of its past is seen
+    newest.drop_newest(2)
+    wrong = net.step(x[:, 4095], newest, episode[:, 4095])
+    assert (wrong - full[:, 4095]).abs().max() > 5e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -81,7 +86,7 @@ def test_bfloat16_cache_stays_near(mode):
 
 
 @pytest.mark.parametrize("inter_episode", [True, False])
-@pytest.mark.parametrize("mode", ["none", "kv", "token"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("ahead", [0, 1, 20, 64])
 def test_many_at_once_then_one_by_one(mode, ahead, inter_episode):
     net = network(mode, 2, inter_episode)
