@@ -25,7 +25,11 @@ class Simulator(Protocol):
     embodiment: Embodiment
     streams: tuple[str, ...]  # keys that read() gives: all but those of cameras left out
     task_name: str
-    instruction: str
+    episodes_per_trial: int  # episodes in a row that share one world
+
+    @property
+    def instruction(self) -> str:
+        """What the present episode asks for."""
 
     @property
     def time_ns(self) -> int:
@@ -39,8 +43,11 @@ class Simulator(Protocol):
     def command(self) -> np.ndarray:
         """Target ``(A,)`` that the actuators have now."""
 
-    def reset(self, seed: int) -> None:
-        """Begin the episode of a seed, on the next instant at which every stream is due."""
+    def reset(self, seed: int, trial: int = 0) -> None:
+        """Begin the episode of a seed, on the next instant at which every stream is due.
+
+        Episodes of the same ``trial`` take place in the same world, whatever their seeds.
+        """
 
     def read(self, render: bool = True) -> dict[str, Sample]:
         """The streams due now, with sensor noise; the same samples however often it is called.

@@ -52,7 +52,7 @@ class MujocoSimulator:
             UserError: the embodiment asks for what the world has not, or for impossible rates.
         """
         self.world, self.task, self.embodiment = world, task, embodiment
-        self.task_name, self.instruction = task.name, task.instruction
+        self.task_name, self.episodes_per_trial = task.name, task.episodes_per_trial
         spec = world.build(visuals)
         task.build(spec)
         self.model = spec.compile()
@@ -122,6 +122,10 @@ class MujocoSimulator:
 
     # ------------------------------------------------------------------------- the interface
     @property
+    def instruction(self) -> str:
+        return self.task.instruction
+
+    @property
     def time_ns(self) -> int:
         return self._time_ns
 
@@ -133,7 +137,7 @@ class MujocoSimulator:
     def command(self) -> np.ndarray:
         return self._command.copy()
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, trial: int = 0) -> None:
         """Begin the episode of ``seed``; time runs on to the next instant all streams share."""
         self._time_ns = (self._time_ns // self._reset_ns + 1) * self._reset_ns
         self._start_ns = self._time_ns
@@ -141,7 +145,8 @@ class MujocoSimulator:
         for noise in self._noises:
             noise.reset(seed)
         mujoco.mj_resetData(self.model, self.data)
-        self._command = self._stage.start(np.random.default_rng([seed, zlib.crc32(b"task")]))
+        rng = np.random.default_rng([seed, zlib.crc32(b"task")])
+        self._command = self._stage.start(rng, trial)
         self._actuation.reset(self._command)
         # fingers, wheels and contacts come to rest before the episode begins
         mujoco.mj_step(self.model, self.data, nstep=SETTLE_STEPS)

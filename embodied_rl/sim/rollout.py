@@ -10,7 +10,7 @@ import numpy as np
 from embodied_rl.core.commands import ChunkFollower, StateWatch
 from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.loop import ControlLoop
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Outcome, Policy
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Outcome, Policy, Reporting
 from embodied_rl.core.window import Observation
 from embodied_rl.sim.base import Simulator
 
@@ -26,12 +26,14 @@ class EpisodeResult:
     limited: int  # chunks that the limiter had to change
     commands: np.ndarray  # (ticks, A) float64
     observations: list[Observation] = field(default_factory=list, repr=False)
+    figures: dict[str, float] = field(default_factory=dict)  # of a policy that reports some
 
 
 def begin(sim: Simulator, episode: int, seed: int) -> EpisodeInfo:
     """Reset the simulator and describe the episode that begins."""
-    sim.reset(seed)
-    return EpisodeInfo(episode, seed, sim.task_name, sim.instruction, sim.time_ns)
+    trial = episode // sim.episodes_per_trial
+    sim.reset(seed, trial)
+    return EpisodeInfo(episode, seed, sim.task_name, sim.instruction, sim.time_ns, trial)
 
 
 def started_gate(sim: Simulator) -> CommandGate:
@@ -50,6 +52,7 @@ def rollout(
     episode: int = 0,
     seed: int = 0,
     *,
+    loop: ControlLoop | None = None,
     keep_observations: bool = False,
     on_tick: Callable[[Observation, ActionChunk | None], bool | None] | None = None,
 ) -> EpisodeResult:
@@ -60,13 +63,15 @@ def rollout(
         policy: any policy, a scripted expert included.
         episode: number of the episode in its run.
         seed: seed of the episode (see :func:`embodied_rl.core.policy.episode_seed`).
+        loop: that of the episode before this one in its trial, so that a policy that learns in
+            context keeps its memory; None for a new one.
         keep_observations: return the rows too (memory: images are kept).
         on_tick: called with the row of every control tick and, where a chunk comes into force,
             that chunk as the gate let it through; answers True to break the episode off there (its
             outcome then is not done).
     """
     info = begin(sim, episode, seed)
-    loop, gate = ControlLoop(policy, sim.embodiment), started_gate(sim)
+    loop, gate = loop or ControlLoop(policy, sim.embodiment), started_gate(sim)
     loop.reset(info)
     follower = ChunkFollower(sim.embodiment, sim.time_ns, sim.command)
     observations: list[Observation] = []
@@ -92,6 +97,7 @@ def rollout(
                 break
         sim.step(follower.target(sim.time_ns + sim.step_ns))
     limited = gate.counts["limited chunks"]
+    figures = policy.figures() if isinstance(policy, Reporting) else {}
     return EpisodeResult(
-        info, sim.outcome(), len(commands), limited, np.array(commands), observations
+        info, sim.outcome(), len(commands), limited, np.array(commands), observations, figures
     )

@@ -60,6 +60,7 @@ class Task(Protocol):
     world: str
     instruction: str
     time_limit_s: float
+    episodes_per_trial: int  # 1 for a task whose world is always the same
     instances: dict[str, str]  # name in segmentation -> body
 
     def build(self, spec: mujoco.MjSpec) -> None:

@@ -94,6 +94,7 @@ class CountPushes:
     world = "tabletop"
     instruction = "push the red button exactly three times, then move over the purple hub"
     time_limit_s = 14.0
+    episodes_per_trial = 1
     object_body = "button"
     instances = {"button": "button_housing", "hub": "hub"}
 

@@ -43,6 +43,7 @@ class FormulaTask(ABC):
 
     world: str
     dynamics: str
+    episodes_per_trial = 1
 
     def __init__(self, task: StlTask):
         if task.dynamics.name != self.dynamics:

@@ -32,6 +32,7 @@ class PickPlace:
     world = "tabletop"
     instruction = "put the cube on the purple hub"
     time_limit_s = 14.0
+    episodes_per_trial = 1
     object_body = "cube"
     instances = {"cube": "cube", "hub": "hub"}
 

@@ -47,6 +47,7 @@ class ReplaceObject:
     world = "tabletop"
     instruction = "carry the cube to the purple hub, wait, and put it back on the pad it came from"
     time_limit_s = 16.0
+    episodes_per_trial = 1
     object_body = "cube"
     instances = {"cube": "cube", "hub": "hub", "pad_left": "pad_left", "pad_right": "pad_right"}
 

@@ -47,6 +47,7 @@ class ReturnHome:
     world = "tabletop"
     instruction = "move over the purple hub, wait, and return to where you started"
     time_limit_s = 12.0
+    episodes_per_trial = 1
     object_body = "hub"
     instances = {"hub": "hub"}
 

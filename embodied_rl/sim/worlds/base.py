@@ -72,8 +72,9 @@ class Actuation(Protocol):
 class Stage(Protocol):
     """The robot and the task's objects on their places."""
 
-    def start(self, rng: np.random.Generator) -> np.ndarray:
-        """Place them as an episode begins; the command ``(A,)`` that keeps the robot there."""
+    def start(self, rng: np.random.Generator, trial: int) -> np.ndarray:
+        """Place them as an episode of a trial begins; the command ``(A,)`` that keeps the robot
+        there. Most worlds are the same in every trial."""
 
     def begin(self) -> None:
         """All have come to rest: the episode begins."""
@@ -134,7 +135,7 @@ class SampledStage(ABC):
         self._outcome: Outcome | None = None
 
     @abstractmethod
-    def start(self, rng: np.random.Generator) -> np.ndarray: ...
+    def start(self, rng: np.random.Generator, trial: int) -> np.ndarray: ...
 
     @abstractmethod
     def position(self) -> np.ndarray:

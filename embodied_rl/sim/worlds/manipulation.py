@@ -183,7 +183,7 @@ class ObjectStage:
         self._object_geoms = set(range(body.geomadr[0], body.geomadr[0] + body.geomnum[0]))
         self._finger_geoms = {model.geom(name).id for name in world.finger_geoms}
 
-    def start(self, rng: np.random.Generator) -> np.ndarray:
+    def start(self, rng: np.random.Generator, trial: int) -> np.ndarray:
         start = self._task.start(rng)
         command = np.zeros(self._action_dim)
         if self._chain is not None:

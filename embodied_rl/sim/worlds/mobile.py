@@ -147,7 +147,7 @@ class BaseStage(SampledStage):
         self._action_dim = scene.embodiment.action_dim
         self._place = (0.0, 0.0)
 
-    def start(self, rng: np.random.Generator) -> np.ndarray:
+    def start(self, rng: np.random.Generator, trial: int) -> np.ndarray:
         x, y, yaw = cast(PlaceTask, self._task).start(rng)
         self._place = (x, y)
         self._base.place(x, y, yaw)

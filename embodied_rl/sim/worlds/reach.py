@@ -46,7 +46,7 @@ class ReachStage(SampledStage):
         self._joints = np.zeros(len(self._arm))
         self._action_dim = len(names)
 
-    def start(self, rng: np.random.Generator) -> np.ndarray:
+    def start(self, rng: np.random.Generator, trial: int) -> np.ndarray:
         self._joints = cast(JointTask, self._task).start(rng)
         self._data.qpos[self._qpos] = self._joints
         command = np.zeros(self._action_dim)
