@@ -15,6 +15,7 @@ from embodied_rl.core.embodiment import (
     ENCODINGS,
     IMAGE,
     JOINT_STATE,
+    LASER_SCAN,
     NANOSECONDS,
     ODOMETRY,
     Stream,
@@ -24,6 +25,8 @@ from embodied_rl.core.heading import yaw_of
 from embodied_rl.core.window import Sample
 
 UNIT_TOLERANCE = 1e-3  # of the norm of a quaternion
+BEAM_TOLERANCE = 0.1  # of the angle between two beams, by which a beam may point elsewhere
+RANGE_TOLERANCE = 1e-6  # of a range, which a message holds as float32
 
 
 def stamp_ns(header: Any) -> int:
@@ -35,14 +38,16 @@ def decode(stream: Stream, message: Any) -> Sample:
     """The part of a message that a stream names.
 
     Raises:
-        MessageError: wrong encoding, size or joints, a value that is not finite, no heading,
-            or no stamp; names the topic, what was expected and what was seen.
+        MessageError: wrong encoding, size, joints or beams, a value that is not finite, no
+            heading, or no stamp; names the topic, what was expected and what was seen.
     """
     stamp = stamp_ns(message.header)
     if stamp <= 0:
         raise MessageError(f"{stream.topic}: expected a stamp in the header, saw {stamp} ns")
     if stream.type == IMAGE:
         return Sample(stamp, _image(stream, message))
+    if stream.type == LASER_SCAN:
+        return Sample(stamp, _scan(stream, message))
     if stream.type == JOINT_STATE:
         value = _joints(stream, message)
     elif stream.type == ODOMETRY:
@@ -116,3 +121,34 @@ def _image(stream: Stream, message: Any) -> np.ndarray:
     order: Literal[">", "<"] = ">" if message.is_bigendian else "<"
     pixels = np.frombuffer(message.data, dtype=np.dtype(dtype).newbyteorder(order))
     return pixels.astype(dtype).reshape(stream.shape)
+
+
+def _scan(stream: Stream, message: Any) -> np.ndarray:
+    """Readings ``(beams,)`` of a scan, see :mod:`embodied_rl.core.scan`."""
+    scan = stream.scan
+    assert scan is not None
+    if len(message.ranges) != scan.beams:
+        raise MessageError(
+            f"{stream.topic}: expected {scan.beams} beams, saw {len(message.ranges)}"
+        )
+    # angle_max is not looked at: it follows from the others, and drivers differ in whether it is
+    # the angle of the last beam or of the one that would come next.
+    start, increment = message.angle_min, message.angle_increment
+    first_off = abs(start - scan.angle_min_rad)
+    last_off = abs(start + (scan.beams - 1) * increment - scan.angles_rad[-1])
+    if not max(first_off, last_off) <= BEAM_TOLERANCE * scan.angle_increment_rad:
+        raise MessageError(
+            f"{stream.topic}: expected beams from {scan.angle_min_rad:.6g} rad every "
+            f"{scan.angle_increment_rad:.6g} rad, saw from {start:.6g} every {increment:.6g}"
+        )
+    # A sensor that sees less far says nothing at a distance that a policy would take for free.
+    near, far = message.range_min, message.range_max
+    if not (
+        near <= scan.range_min_m * (1 + RANGE_TOLERANCE)
+        and far >= scan.range_max_m * (1 - RANGE_TOLERANCE)
+    ):
+        raise MessageError(
+            f"{stream.topic}: expected ranges from {scan.range_min_m:g} m or nearer to "
+            f"{scan.range_max_m:g} m or farther, saw from {near:g} to {far:g} m"
+        )
+    return scan.readings(np.asarray(message.ranges, dtype=np.float32))

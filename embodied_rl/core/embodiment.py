@@ -45,6 +45,22 @@ observed by its odometry and commanded by velocities, in m/s and rad/s::
         lower: [-0.5, -1.0]
         upper: [2.0, 1.0]
         max_acceleration: [1.0, 10.0]
+
+A planar lidar is a stream of as many ranges in metres as it has beams, counter-clockwise; what
+stands in place of a missing return is in :mod:`embodied_rl.core.scan`. The keys are the fields of
+its message, 0 rad is straight ahead, and beams around a full circle need no second last one::
+
+    streams:
+      scan:
+        topic: scan
+        type: sensor_msgs/msg/LaserScan
+        beams: 360
+        angle_min_rad: -3.141592653589793
+        angle_increment_rad: 0.017453292519943295
+        range_min_m: 0.05
+        range_max_m: 8.0
+        rate_hz: 10
+        max_age_s: 0.2
 """
 
 from __future__ import annotations
@@ -53,13 +69,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.kinematics import Chain, parse_chain
+from embodied_rl.core.scan import ScanGeometry, parse_scan
 from embodied_rl.core.schema import Section, parse_yaml, read_text
 
 NANOSECONDS = 1_000_000_000
@@ -68,6 +85,7 @@ JOINT_STATE = "sensor_msgs/msg/JointState"
 IMAGE = "sensor_msgs/msg/Image"
 POSE = "geometry_msgs/msg/PoseStamped"
 ODOMETRY = "nav_msgs/msg/Odometry"
+LASER_SCAN = "sensor_msgs/msg/LaserScan"
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 FLOAT_ARRAY = "std_msgs/msg/Float64MultiArray"
 TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
@@ -79,6 +97,7 @@ STREAM_FIELDS: dict[str, tuple[str, ...]] = {
     POSE: ("position", "orientation"),
     ODOMETRY: ("position", "orientation", "yaw", "linear_velocity", "angular_velocity"),
     IMAGE: (),
+    LASER_SCAN: (),
 }
 COMMAND_TYPES = (JOINT_TRAJECTORY, FLOAT_ARRAY, TWIST_STAMPED, TWIST)
 VELOCITY_TYPES = (TWIST_STAMPED, TWIST)
@@ -126,11 +145,12 @@ class Stream:
     joints: tuple[str, ...] = ()
     encoding: str = ""
     unit: str = ""
+    scan: ScanGeometry | None = None  # of a lidar's stream
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Names of the values of a stream of numbers: its joints, or x, y, z and the like."""
-        return self.joints or COMPONENTS[self.field]
+        """Names of the values: joints, or x, y, z and the like; none of an image or a scan."""
+        return self.joints or COMPONENTS.get(self.field, ())
 
     @property
     def period_ns(self) -> int:
@@ -309,13 +329,17 @@ class Embodiment:
         content = {
             "commands": {key: [list(c.names), c.unit] for key, c in self.commands.items()},
             "control_rate_hz": self.control_rate_hz,
-            "streams": {
-                key: [s.type, s.field, list(s.joints), s.encoding, list(s.shape), s.unit]
-                for key, s in streams.items()
-            },
+            "streams": {key: _meaning(stream) for key, stream in streams.items()},
         }
         canonical = json.dumps(content).encode()
         return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def _meaning(stream: Stream) -> list[object]:
+    """What a network takes the numbers of a stream for; a scan adds where its beams point."""
+    joints, shape = list(stream.joints), list(stream.shape)
+    scan = [] if stream.scan is None else [asdict(stream.scan)]
+    return [stream.type, stream.field, joints, stream.encoding, shape, stream.unit, *scan]
 
 
 def _stream(part: Section) -> Stream:
@@ -324,10 +348,13 @@ def _stream(part: Section) -> Stream:
     fields = STREAM_FIELDS[kind]
     chosen = part.choice("field", fields) if fields else ""
     joints: tuple[str, ...] = ()
-    encoding, dtype = "", "float64"
-    if kind == JOINT_STATE:
+    encoding, dtype, scan = "", "float64", None
+    if kind == LASER_SCAN:
+        scan, dtype = parse_scan(part), "float32"
+        shape: tuple[int, ...] = (scan.beams,)
+    elif kind == JOINT_STATE:
         joints = part.names("joints")
-        shape: tuple[int, ...] = (len(joints),)
+        shape = (len(joints),)
     elif fields:
         shape = (len(COMPONENTS[chosen]),)
     else:
@@ -347,10 +374,13 @@ def _stream(part: Section) -> Stream:
         shape=shape,
         dtype=dtype,
         encoding=encoding,
-        unit=part.text("unit", default=""),
+        unit=part.text("unit", default="m" if scan else ""),
+        scan=scan,
         rate_hz=part.rate("rate_hz"),
         max_age_s=part.positive("max_age_s"),
     )
+    if scan is not None and stream.unit != "m":
+        part.fail("unit", "'m', the unit of every scan", f"'{stream.unit}'")
     if stream.max_age_s * stream.rate_hz < 1:
         part.fail("max_age_s", f"at least one period ({1 / stream.rate_hz:g} s)", stream.max_age_s)
     part.done()

@@ -50,13 +50,25 @@ class Section:
             self.fail(key, "text", _describe(value))
         return value
 
-    def positive(self, key: str) -> float:
+    def number(self, key: str) -> float:
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(key, "a number", _describe(value))
-        if not 0 < value <= sys.float_info.max:
-            self.fail(key, "a finite number above 0", _describe(value))
+        if not abs(value) <= sys.float_info.max:
+            self.fail(key, "a finite number", _describe(value))
         return float(value)
+
+    def positive(self, key: str) -> float:
+        value = self.number(key)
+        if value <= 0:
+            self.fail(key, "a finite number above 0", _describe(value))
+        return value
+
+    def count(self, key: str) -> int:
+        value = self.value(key)
+        if type(value) is not int or value < 1:
+            self.fail(key, "a whole number above 0", _describe(value))
+        return value
 
     def at_least_zero(self, key: str, default: Any = _ABSENT) -> float:
         value = self.value(key, default)

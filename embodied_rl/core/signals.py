@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embodied_rl.core.embodiment import IMAGE, NANOSECONDS, Embodiment, Stream
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import Section
 from embodied_rl.core.window import CLOCK_JUMP_NS, Arrival, Observation, Sample, first_tick
@@ -122,8 +122,8 @@ def parse_signals(parts: Iterable[tuple[str, Section]], embodiment: Embodiment) 
 
 def _signal(part: Section, embodiment: Embodiment) -> Signal:
     stream = embodiment.streams[part.choice("stream", embodiment.streams)]
-    if stream.type == IMAGE:
-        part.fail("stream", "numbers, such as joints or a pose", f"images '{stream.key}'")
+    if not stream.components:
+        part.fail("stream", "numbers, such as joints or a pose", f"{stream.type} '{stream.key}'")
     minus, origin = _minus(part, stream, embodiment)
     places, norm = _places(part, stream)
     unit = part.text("unit", default=stream.unit)

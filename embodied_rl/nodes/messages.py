@@ -10,7 +10,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState, LaserScan
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -27,6 +27,7 @@ MESSAGE_CLASSES = {
     types.IMAGE: Image,
     types.POSE: PoseStamped,
     types.ODOMETRY: Odometry,
+    types.LASER_SCAN: LaserScan,
     types.JOINT_TRAJECTORY: JointTrajectory,
     types.FLOAT_ARRAY: Float64MultiArray,
     types.TWIST_STAMPED: TwistStamped,
@@ -57,12 +58,17 @@ def bytes_of(value: np.ndarray) -> array:
 
 def encode_topic(
     streams: Sequence[Stream], samples: Mapping[str, Sample], frame_id: str
-) -> JointState | Image | PoseStamped | Odometry:
-    """One message of a topic from the samples of the streams that share it."""
+) -> JointState | Image | LaserScan | PoseStamped | Odometry:
+    """One message of a topic from the samples of the streams that share it.
+
+    ``frame_id`` is the frame of poses or of the camera; a scan is in the robot's own.
+    """
     first = streams[0]
     header_ns = samples[first.key].stamp_ns
     if first.type == types.IMAGE:
         message = _image(first, samples[first.key].value)
+    elif first.type == types.LASER_SCAN:
+        message, frame_id = _laser_scan(first, samples[first.key].value), BASE_LINK
     elif first.type == types.JOINT_STATE:
         message = _joint_state(streams, samples)
     elif first.type == types.ODOMETRY:
@@ -82,6 +88,22 @@ def _image(stream: Stream, pixels: np.ndarray) -> Image:
         is_bigendian=0,
         step=pixels.strides[0],
         data=bytes_of(pixels),
+    )
+
+
+def _laser_scan(stream: Stream, readings: np.ndarray) -> LaserScan:
+    """All beams at once, in the terms of REP 117."""
+    scan = stream.scan
+    assert scan is not None
+    return LaserScan(
+        angle_min=scan.angle_min_rad,
+        angle_max=float(scan.angles_rad[-1]),
+        angle_increment=scan.angle_increment_rad,
+        time_increment=0.0,
+        scan_time=1 / stream.rate_hz,
+        range_min=scan.range_min_m,
+        range_max=scan.range_max_m,
+        ranges=array("f", scan.ranges(readings).tobytes()),
     )
 
 

@@ -74,7 +74,7 @@ def test_a_row_without_a_stream_gives_nan_for_its_signals_only():
         ),
         (
             "{stream: camera, component: x}",
-            "expected numbers, such as joints.* saw images 'camera'",
+            "expected numbers, such as joints.* saw sensor_msgs/msg/Image 'camera'",
         ),
         ("{stream: thing}", "expected either 'component' or 'norm', saw neither"),
         ("{stream: thing, component: x, norm: all}", "saw both"),

@@ -9,7 +9,7 @@ from typing import cast
 import mujoco
 import numpy as np
 
-from embodied_rl.core.embodiment import Stream
+from embodied_rl.core.embodiment import LASER_SCAN, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.heading import quaternion_of, wrapped, yaw_of
 from embodied_rl.sim.noise import SensorNoise
@@ -25,6 +25,21 @@ class BaseSource:
     ``angular_velocity``, the velocities in the base's own frame; ``sigma`` in the stream's unit."""
 
     quantity: str
+    sigma: float
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """Stream of a planar lidar; its beams, angles and ranges are those of the stream.
+
+    The beams lie in the x-y plane of ``site``, 0 rad along its x axis, and end at the first geom
+    that is not wholly transparent. Geoms of ``body``, the housing that carries the sensor, are not
+    seen; other bodies of the robot are, like anything that stands in a real sensor's way.
+    ``sigma`` in m, of each return.
+    """
+
+    site: str
+    body: str
     sigma: float
 
 
@@ -46,6 +61,14 @@ class MobileWorld(World):
     def reader(
         self, scene: Scene, stream: Stream, source: NumberSource, noise: SensorNoise
     ) -> Callable[[], np.ndarray]:
+        if isinstance(source, ScanSource) != (stream.scan is not None):
+            raise UserError(
+                f"{scene.embodiment.origin}: streams.{stream.key}.type: expected "
+                f"{LASER_SCAN if isinstance(source, ScanSource) else 'another type'}, as world "
+                f"'{self.name}' measures it, saw {stream.type}"
+            )
+        if isinstance(source, ScanSource):
+            return Lidar(scene, stream, source, noise).read
         base = FreeBody(scene, self.base_body)
         measure = {
             "position": base.position,
@@ -101,6 +124,32 @@ class FreeBody:
         if yaw is not None:
             turn = quaternion_of(yaw)
             self._turn[:] = turn[3], *turn[:3]
+
+
+class Lidar:
+    """Ranges of a planar lidar from the geometry of the scene, all beams at one instant."""
+
+    def __init__(self, scene: Scene, stream: Stream, source: ScanSource, noise: SensorNoise):
+        assert stream.scan is not None
+        self._model, self._data, self._noise = scene.model, scene.data, noise
+        self._scan = stream.scan
+        self._site = scene.model.site(source.site).id
+        self._body = scene.model.body(source.body).id
+        angles = stream.scan.angles_rad
+        self._beams = np.stack([np.cos(angles), np.sin(angles)])  # (2, beams)
+        self._hits = np.zeros(len(angles), dtype=np.int32)
+
+    def read(self) -> np.ndarray:
+        """``(beams,)`` float32 m, see :mod:`embodied_rl.core.scan`."""
+        place = self._data.site_xpos[self._site]
+        turn = self._data.site_xmat[self._site].reshape(3, 3)
+        directions, ranges = (turn[:, :2] @ self._beams).T, np.empty(self._scan.beams)
+        mujoco.mj_multiRay(
+            self._model, self._data, place, np.ascontiguousarray(directions).reshape(-1), None, 1,
+            self._body, self._hits, ranges, None, len(ranges), self._scan.range_max_m,
+        )  # fmt: skip
+        ranges[ranges < 0] = np.inf  # nothing as far as the sensor sees
+        return self._scan.readings(ranges + next(self._noise.rows))
 
 
 class DifferentialDrive:
