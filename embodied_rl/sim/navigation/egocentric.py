@@ -128,6 +128,7 @@ class EgocentricNavigation:
         self._codes = F.pad(codes, (DEPTH,) * 4, value=UNSEEN)  # a crop may reach over the edge
         self._starts, self._targets = starts, wanted
         self._measure()
+        self._shortest = self.fewest_actions(starts, wanted)
         self._number = torch.zeros_like(self._row)
         self._met = torch.zeros(len(layouts), self.layout_settings.types, dtype=torch.bool)
         self._episode = self._next_episode()
@@ -183,7 +184,7 @@ class EgocentricNavigation:
         x, y, heading = self._starts[self._row, number].unbind(-1)
         wanted = self._targets[self._row, number]
         away = self._distance[self._row, wanted, y, x]
-        shortest = 1 + self._to_go[self._row, wanted, heading, y, x]
+        shortest = self._shortest[self._row, number]
         familiar = self._met[self._row, wanted]
         return _Episode(x, y, heading, wanted, torch.zeros_like(x), away, shortest, familiar)
 
@@ -197,15 +198,31 @@ class EgocentricNavigation:
 
     def _look(self) -> View:
         """What is seen now, and the note that these types of object were met."""
-        x, y, heading = self.pose
-        seen = self.sight.look(self._walls, self._row, x, y, heading)
+        cells = self.crop(self._row, *self.pose)
+        self._met = self._met | self.types_in(cells)
+        return self.view(cells, self._episode.wanted, *self.pose)
+
+    def crop(self, trial: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
+        """Codes ``(P, C)`` of what is seen from poses ``(P,)`` in the worlds of trials ``(P,)``."""
+        seen = self.sight.look(self._walls, trial, x, y, heading)
         cell_x, cell_y = self.sight.cells(x, y, heading)
-        cells = self._codes[self._row[:, None], cell_y + DEPTH, cell_x + DEPTH]
+        cells = self._codes[trial[:, None], cell_y + DEPTH, cell_x + DEPTH]
         cells = torch.where(seen, cells, UNSEEN)
-        cells = torch.where((cells >= FIRST_OBJECT) & ~self.in_camera, FREE, cells)
+        return torch.where((cells >= FIRST_OBJECT) & ~self.in_camera, FREE, cells)
+
+    def types_in(self, cells: Tensor) -> Tensor:
+        """Which types of object show in crops ``(P, C)``: ``(P, types)`` bool."""
         types = torch.arange(FIRST_OBJECT, self.code_count)
-        self._met = self._met | (cells[..., None] == types).any(dim=1)
-        return self.view(cells, self._episode.wanted, x, y, heading)
+        return (cells[..., None] == types).any(dim=1)
+
+    def fewest_actions(self, starts: Tensor, wanted: Tensor) -> Tensor:
+        """To success in the worlds of the trials, the stop included: ``(N, E)``.
+
+        Args:
+            starts, wanted: as of :meth:`begin`.
+        """
+        x, y, heading = starts.unbind(-1)
+        return 1 + self._to_go[self._row[:, None], wanted, heading, y, x]
 
     def view(self, cells: Tensor, wanted: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> View:
         """Codes ``(N, C)``, wanted types and poses ``(N,)`` as the network is told them."""

@@ -202,7 +202,7 @@ def test_what_a_checkpoint_refuses(config: Path, tmp_path: Path) -> None:
     data, arrays = load_checkpoint(folder)
     for change, message in (
         ({"policy": "ptp"}, "policy: expected one of"),
-        ({"task": "boat"}, "unknown world 'boat'; valid: darkroom, egocentric"),
+        ({"task": "boat"}, "unknown world 'boat'; valid: apartment, darkroom"),
         ({"task": "egocentric"}, "model.action_count: expected 4 as world egocentric has, saw 5"),
         ({"model": {**data["model"], "mlp": 8}}, "blocks.0.mlp.down.weight': expected shape"),
     ):
