@@ -134,9 +134,9 @@ def _scan(stream: Stream, message: Any) -> np.ndarray:
     # angle_max is not looked at: it follows from the others, and drivers differ in whether it is
     # the angle of the last beam or of the one that would come next.
     start, increment = message.angle_min, message.angle_increment
-    first_off = abs(start - scan.angle_min_rad)
-    last_off = abs(start + (scan.beams - 1) * increment - scan.angles_rad[-1])
-    if not max(first_off, last_off) <= BEAM_TOLERANCE * scan.angle_increment_rad:
+    ends = np.array([start, start + (scan.beams - 1) * increment])
+    off = np.abs(ends - scan.angles_rad[[0, -1]])
+    if not np.all(off <= BEAM_TOLERANCE * scan.angle_increment_rad):  # also of NaN
         raise MessageError(
             f"{stream.topic}: expected beams from {scan.angle_min_rad:.6g} rad every "
             f"{scan.angle_increment_rad:.6g} rad, saw from {start:.6g} every {increment:.6g}"
