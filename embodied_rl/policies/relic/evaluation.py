@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from embodied_rl.core.checkpoint import load_checkpoint
 from embodied_rl.core.schema import Section
@@ -17,7 +19,9 @@ from embodied_rl.policies.relic.episodes import Episodes
 from embodied_rl.policies.relic.model import RelicModel
 from embodied_rl.policies.relic.rollout import Played, Trials
 from embodied_rl.policies.relic.run import check_world
+from embodied_rl.policies.relic.tokens import Tokens
 from embodied_rl.sim.navigation.base import HELD_OUT, TrialWorld
+from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
 from embodied_rl.sim.navigation.registry import make_trial_world
 from embodied_rl.training.config import read_dataclass
 from embodied_rl.training.statistics import mean_interval, wilson_interval
@@ -25,6 +29,8 @@ from embodied_rl.training.statistics import mean_interval, wilson_interval
 EPISODES = 8
 BATCH = 128
 LATE = 5  # episodes before one that counts as late
+# measure -> field of Episodes
+MEASURES = {"return": "returned", "success": "success", "efficiency": "efficiency"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,17 @@ def load_relic_model(folder: Path) -> Loaded:
     return Loaded(root.text("name"), model.eval().requires_grad_(False), world)
 
 
+class Given(NamedTuple):
+    """Trials whose episodes are given: ``N`` trials of ``E`` episodes."""
+
+    worlds: Tensor  # (N,)
+    starts: Tensor  # (N, E, 3): x, y, heading
+    wanted: Tensor  # (N, E): type of object
+
+
+Watcher = Callable[[Trials, Played], None]
+
+
 def evaluate(
     model: RelicModel,
     world: TrialWorld,
@@ -62,7 +79,7 @@ def evaluate(
     episodes: int = EPISODES,
     split: str = HELD_OUT,
     shown: int = 0,
-    watch: Callable[[Trials, Played], None] | None = None,
+    watch: Watcher | None = None,
 ) -> Episodes:
     """``trials`` trials of ``episodes`` episodes, in all worlds of a split in turn.
 
@@ -73,20 +90,54 @@ def evaluate(
         watch: called after each step of each batch of trials.
     """
     worlds, found = world.worlds(split), []
-    for begin in range(0, trials, BATCH):
-        number = torch.arange(begin, min(begin + BATCH, trials))
-        generator = torch.Generator().manual_seed(seed + begin)
+    for number in torch.arange(trials).split(BATCH):
+        generator = torch.Generator().manual_seed(seed + int(number[0]))
         running = Trials(model, world, len(number), episodes * world.horizon, episodes)
         running.begin(worlds[number % len(worlds)], generator)
-        while not running.table.complete:
-            played = running.step(generator, shown)
-            if watch is not None:
-                watch(running, played)
-        found.append(running.table.episodes())
+        found.append(_finished(running, generator, shown, watch))
+    return _joined(found)
+
+
+def evaluate_given(
+    model: RelicModel,
+    world: EgocentricNavigation,
+    given: Given,
+    seed: int,
+    *,
+    watch: Watcher | None = None,
+) -> Episodes:
+    """As :func:`evaluate`, of episodes that are given."""
+    found = []
+    for number in torch.arange(len(given.worlds)).split(BATCH):
+        generator = torch.Generator().manual_seed(seed + int(number[0]))
+        worlds, starts, wanted = (part[number] for part in given)
+        episodes = wanted.shape[1]
+        running = Trials(model, world, len(number), episodes * world.horizon, episodes)
+        running.begin_with(worlds, world.begin(worlds, starts, wanted))
+        found.append(_finished(running, generator, 0, watch))
+    return _joined(found)
+
+
+def _finished(
+    running: Trials, generator: torch.Generator, shown: int, watch: Watcher | None
+) -> Episodes:
+    """A batch of trials, played to its end."""
+
+    def demonstrate(_: Tokens, drawn: Tensor) -> Tensor:
+        return torch.where(running.table.number < shown, running.world.expert_action(), drawn)
+
+    while not running.table.complete:
+        played = running.step(generator, demonstrate if shown else None)
+        if watch is not None:
+            watch(running, played)
+    return running.table.episodes()
+
+
+def _joined(found: Sequence[Episodes]) -> Episodes:
     return Episodes(*(torch.cat(parts) for parts in zip(*found)))
 
 
-def summary(episodes: Episodes) -> dict[str, Any]:
+def summary(episodes: Episodes, measures: Sequence[str] = tuple(MEASURES)) -> dict[str, Any]:
     """The figures as JSON data.
 
     ``by_episode`` has for each measure one ``[mean, low, high]`` an episode, with 95 % intervals
@@ -94,18 +145,18 @@ def summary(episodes: Episodes) -> dict[str, Any]:
     (from the sixth on; the last if there are fewer), with the first episode of the same trial.
     ``familiar`` and ``new`` are successes from the second episode on, by whether the target was
     found in an earlier one.
+
+    Args:
+        measures: some of :data:`MEASURES`.
     """
-    tables = {
-        "return": episodes.returned.double().numpy(),
-        "success": episodes.success.double().numpy(),
-        "efficiency": episodes.efficiency.double().numpy(),
-    }
+    tables = {key: measured(episodes, key) for key in measures}
     trials, count = episodes.finished.shape
     by_episode = {
         key: [list(mean_interval(column)) for column in table.T] for key, table in tables.items()
     }
-    successes = episodes.success.sum(dim=0).tolist()
-    by_episode["success"] = [[n / trials, *wilson_interval(n, trials)] for n in successes]
+    if "success" in measures:
+        successes = episodes.success.sum(dim=0).tolist()
+        by_episode["success"] = [[n / trials, *wilson_interval(n, trials)] for n in successes]
     late = slice(min(LATE, count - 1), None)
     gain = {
         key: {
@@ -122,6 +173,11 @@ def summary(episodes: Episodes) -> dict[str, Any]:
         "familiar": _rate(episodes, familiar=True),
         "new": _rate(episodes, familiar=False),
     }
+
+
+def measured(episodes: Episodes, measure: str) -> np.ndarray:
+    """One of :data:`MEASURES` ``(N, E)``."""
+    return getattr(episodes, MEASURES[measure]).double().numpy()
 
 
 def _rate(episodes: Episodes, *, familiar: bool) -> dict[str, float] | None:

@@ -8,6 +8,7 @@ weights that acted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,14 @@ from torch import Tensor
 from embodied_rl.policies.relic.episodes import EpisodeTable
 from embodied_rl.policies.relic.model import Outputs, RelicModel
 from embodied_rl.policies.relic.tokens import Tokens, first_tokens, next_tokens
-from embodied_rl.sim.navigation.base import Place, Transition, TrialWorld
+from embodied_rl.sim.navigation.base import Place, Transition, TrialWorld, View
 from embodied_rl.training.ppo import Rollout
 
 STEP_FIELDS = ("action", "log_probability", "value", "reward", "ended")
+
+
+# What is seen ``(N,)`` and the actions that the network has drawn ``(N,)`` -> the actions taken
+Choose = Callable[[Tokens, Tensor], Tensor]
 
 
 class Played(NamedTuple):
@@ -62,19 +67,23 @@ class Trials:
 
     def begin(self, worlds: Tensor, generator: torch.Generator) -> None:
         """New trials in ``worlds`` ``(N,)``, with the present weights."""
+        self.begin_with(worlds, self.world.reset(worlds, self._steps, generator))
+
+    def begin_with(self, worlds: Tensor, view: View) -> None:
+        """As :meth:`begin`, where the world has been reset already and shows ``view``."""
         self.worlds, self.table = worlds, EpisodeTable(len(worlds), self._episodes)
         self.cache.clear()
         self._model.write_sinks(self.cache)
-        self._see(first_tokens(self.world.reset(worlds, self._steps, generator)))
+        self._see(first_tokens(view))
 
     @torch.no_grad()
-    def step(self, generator: torch.Generator, shown: int = 0) -> Played:
-        """Acts once; in the first ``shown`` episodes of a trial the world's expert does."""
+    def step(self, generator: torch.Generator, choose: Choose | None = None) -> Played:
+        """Acts once: as the network has drawn, or as ``choose`` makes of that."""
         tokens, value = self._tokens, self.next_value
         log_probabilities = self._next.logits.log_softmax(dim=-1)
         action = torch.multinomial(log_probabilities.exp(), 1, generator=generator)[:, 0]
-        if shown:
-            action = torch.where(self.table.number < shown, self.world.expert_action(), action)
+        if choose is not None:
+            action = choose(tokens, action)
         log_probability = log_probabilities.gather(-1, action[:, None])[:, 0]
         place = self.world.place()
         transition = self.world.step(action)
@@ -99,9 +108,12 @@ class Trials:
         self._next = self._model.step(tokens, self.cache)
 
 
-def collect(trials: Trials, steps: int, generator: torch.Generator) -> Rollout:
+def collect(
+    trials: Trials, steps: int, generator: torch.Generator, choose: Choose | None = None
+) -> Rollout:
     """The next ``steps`` steps; their observation is :class:`Tokens` ``(steps, N, ...)``."""
-    tokens, *parts, _, transitions = zip(*(trials.step(generator) for _ in range(steps)))
+    played = (trials.step(generator, choose) for _ in range(steps))
+    tokens, *parts, _, transitions = zip(*played)
     parts.append([transition.reward for transition in transitions])
     parts.append([transition.ended for transition in transitions])
     observation = Tokens(*(torch.stack(part) for part in zip(*tokens)))

@@ -8,7 +8,9 @@ from typing import Any
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.relic.config import POLICY, RelicConfig
+from embodied_rl.policies.relic.imitation import ImitationSettings
 from embodied_rl.sim.navigation.base import TrialWorld
+from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
 from embodied_rl.sim.navigation.registry import make_trial_world
 from embodied_rl.training.config import read_parts
 from embodied_rl.training.ppo import PpoSettings
@@ -57,9 +59,15 @@ class RelicRun:
     model: RelicConfig
     training: RelicTraining
     ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
 
 
-_PARTS: dict[str, type] = {"model": RelicConfig, "training": RelicTraining, "ppo": PpoSettings}
+_PARTS: dict[str, type] = {
+    "model": RelicConfig,
+    "training": RelicTraining,
+    "ppo": PpoSettings,
+    "imitation": ImitationSettings,
+}
 
 
 def read_run(path: Path, overrides: dict[str, Any] | None = None) -> RelicRun:
@@ -70,7 +78,13 @@ def read_run(path: Path, overrides: dict[str, Any] | None = None) -> RelicRun:
     """
     name, parts = read_parts(path, POLICY, _PARTS, overrides)
     run = RelicRun(name, **parts)
-    check_world(run.model, make_trial_world(run.training.world), str(path))
+    world = make_trial_world(run.training.world)
+    check_world(run.model, world, str(path))
+    if run.imitation.transitions and not isinstance(world, EgocentricNavigation):
+        raise UserError(
+            f"{path}: imitation.transitions: expected 0 in world {world.name}, which has no "
+            f"scripted searcher, saw {run.imitation.transitions}"
+        )
     return run
 
 

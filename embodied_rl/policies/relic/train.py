@@ -16,6 +16,7 @@ from torch import Tensor
 
 from embodied_rl.policies.relic.config import POLICY
 from embodied_rl.policies.relic.episodes import Episodes
+from embodied_rl.policies.relic.imitation import ImitationFigures, imitate
 from embodied_rl.policies.relic.model import RelicModel
 from embodied_rl.policies.relic.rollout import Trials, collect, joined, shuffled
 from embodied_rl.policies.relic.run import RelicRun
@@ -89,9 +90,17 @@ class Learner:
         iteration, settings = state.step, self._run.training
         generator = torch.Generator().manual_seed(step_seed(settings.seed, iteration))
         warm = min(1.0, (iteration + 1) / max(1, settings.warmup))
+        imitations = -(-self._run.imitation.transitions // self.transitions)
+        rate = learning_rate(self._run.ppo, iteration / total)
+        if iteration < imitations:
+            rate = self._run.imitation.learning_rate
         for group in state.optimizer.param_groups:
-            group["lr"] = warm * learning_rate(self._run.ppo, iteration / total)
-        learned = self.learn(state.optimizer, generator)
+            group["lr"] = warm * rate
+        learned: ImitationFigures | UpdateFigures
+        if iteration < imitations:
+            learned = self.imitate(state.optimizer, iteration / imitations, generator)
+        else:
+            learned = self.learn(state.optimizer, generator)
         state.step += 1
         figures = episode_means(self._trials.table.episodes())
         record = {"iteration": state.step, "transitions": state.step * self.transitions}
@@ -102,11 +111,26 @@ class Learner:
         )
         return {**record, **figures, **vars(learned)}, text
 
+    def imitate(
+        self, optimizer: torch.optim.Optimizer, progress: float, generator: torch.Generator
+    ) -> ImitationFigures:
+        """Trials in new worlds beside the teacher."""
+        run, trials = self._run, self._trials
+        self._begin(generator)
+        steps = run.training.trial_steps
+        return imitate(
+            self.model, optimizer, trials, steps, progress, run.imitation, run.ppo, generator
+        )
+
+    def _begin(self, generator: torch.Generator) -> None:
+        count = self._run.training.trials
+        chosen = torch.randint(len(self._worlds), (count,), generator=generator)
+        self._trials.begin(self._worlds[chosen], generator)
+
     def learn(self, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> UpdateFigures:
         """Trials in new worlds with partial updates on the way; figures of the last update."""
         settings, trials = self._run.training, self._trials
-        chosen = torch.randint(len(self._worlds), (settings.trials,), generator=generator)
-        trials.begin(self._worlds[chosen], generator)
+        self._begin(generator)
         chunk, rollout = settings.trial_steps // settings.updates, None
         for left in reversed(range(settings.updates)):
             played = collect(trials, chunk, generator)

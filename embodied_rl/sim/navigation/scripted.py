@@ -14,6 +14,7 @@ from torch import Tensor
 from embodied_rl.sim.navigation.base import View
 from embodied_rl.sim.navigation.egocentric import (
     FIRST_OBJECT,
+    FREE,
     STOP,
     UNSEEN,
     WALL,
@@ -39,12 +40,15 @@ class MapSearcher:
         self._world, self._keep = world, keep
         settings = world.layout_settings
         self._row = torch.arange(count)
-        self._map = torch.full((count, settings.height, settings.width), UNSEEN)
+        shape = (count, settings.height, settings.width)
+        self._map = torch.full(shape, UNSEEN)
+        self._inspected = torch.zeros(shape, dtype=torch.bool)  # an object there would be known
 
     def act(self, view: View, first: Tensor) -> Tensor:
         """Actions ``(N,)``; ``first`` ``(N,)`` says where an episode begins with this view."""
         if not self._keep:
             self._map[first] = UNSEEN
+            self._inspected[first] = False
         parts = view.features.split(list(self._world.feature_sizes), dim=-1)
         wanted, x, y, heading = (part.argmax(dim=-1) for part in parts)
         self._note(view.cells, x, y, heading)
@@ -61,11 +65,21 @@ class MapSearcher:
     def _note(self, cells: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> None:
         """Draws the seen cells of the crops ``(N, C)``."""
         cell_x, cell_y = self._world.sight.cells(x, y, heading)
-        row, place = (cells != UNSEEN).nonzero(as_tuple=True)
-        self._map[row, cell_y[row, place], cell_x[row, place]] = cells[row, place]
+        seen, shown = cells != UNSEEN, self._world.in_camera
+        row, place = (seen & (shown | (cells == WALL))).nonzero(as_tuple=True)
+        self._inspected[row, cell_y[row, place], cell_x[row, place]] = True
+        row, place = seen.nonzero(as_tuple=True)
+        at = (row, cell_y[row, place], cell_x[row, place])
+        # aside of the camera an object looks like a free cell; what was once seen there stays
+        drawn = cells[row, place]
+        self._map[at] = torch.where(shown[place], drawn, torch.maximum(drawn, self._known(at)))
+
+    def _known(self, at: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Codes of the map at cells, FREE where nothing is known yet."""
+        return torch.where(self._map[at] == UNSEEN, FREE, self._map[at])
 
     def _facing_unknown(self) -> Tensor:
-        """Poses whose next cell ahead is unknown, ``(N, 4, H, W)``."""
-        unknown = self._map == UNSEEN
+        """Poses whose next cell ahead was not inspected yet, ``(N, 4, H, W)``."""
+        unknown = ~self._inspected
         ways = [unknown.roll((-dy, -dx), dims=(-2, -1)) for dx, dy in AHEAD.tolist()]
         return torch.stack(ways, dim=1)
