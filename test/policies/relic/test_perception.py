@@ -1,0 +1,166 @@
+"""What is made of lidar and camera, against what the grid twin shows at the same place."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from home_sensors import ROBOT, images_from, scan_from, searcher
+
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
+from embodied_rl.policies.relic.perception import CropPerception, GridPose
+from embodied_rl.sim.navigation.base import HELD_OUT
+from embodied_rl.sim.navigation.egocentric import FIRST_OBJECT, UNSEEN
+from embodied_rl.sim.navigation.registry import CAMERA_RAD, make_trial_world
+
+STREAMS = searcher().streams
+SHAPE = STREAMS["camera_front_depth"].shape
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_trial_world("apartment")
+
+
+@pytest.fixture
+def perception(world):
+    return CropPerception(world, STREAMS["scan"], STREAMS["camera_front_depth"], CAMERA_RAD)
+
+
+def random_pose(layout, random) -> GridPose:
+    free = np.argwhere(~layout.obstacles)[:, ::-1]
+    return GridPose(*map(int, free[random.integers(len(free))]), int(random.integers(4)))
+
+
+def crop_of_the_twin(world, home: int, at: GridPose) -> np.ndarray:
+    trial = torch.tensor([home])
+    world.begin(trial, torch.tensor([[[*at]]]), torch.tensor([[0]]))
+    x, y, heading = (torch.tensor([part]) for part in at)
+    return world.crop(torch.tensor([0]), x, y, heading)[0].numpy()
+
+
+def sensed(layout, pose):
+    readings = scan_from(layout, pose, STREAMS["scan"])
+    return readings, *images_from(layout, pose, SHAPE, CAMERA_RAD)
+
+
+def test_it_shows_what_the_grid_twin_shows(world, perception):
+    """Over 50 poses that are off by what a motion leaves, seen through noise."""
+    random = np.random.default_rng(0)
+    equal = seen = total = objects = 0
+    for home in world.worlds(HELD_OUT)[:50].tolist():
+        layout = world.layout(home)
+        at = random_pose(layout, random)
+        off = [*random.uniform(-0.02, 0.02, 2), random.uniform(-0.035, 0.035)]
+        pose = at.centre(0.5) + off
+        readings, depth, ids = sensed(layout, pose)
+        readings = readings + random.normal(0, 0.01, len(readings)).astype(np.float32)
+        measured = pose + random.normal(0, 0.005, 3)
+        assert perception.locate(measured) == at
+        found = perception.codes(measured, readings, depth, ids)[0].numpy()
+        wanted = crop_of_the_twin(world, home, at)
+        equal, total = equal + np.sum(found == wanted), total + len(wanted)
+        # what it shows is right; what it lacks could not be seen from there
+        wrong = (found != wanted) & (found != UNSEEN)
+        seen += np.sum(wrong)
+        is_object = wanted >= FIRST_OBJECT
+        assert np.array_equal(found[is_object], wanted[is_object])
+        assert not np.any(found[~is_object] >= FIRST_OBJECT)
+        objects += np.sum(is_object)
+    assert equal / total > 0.98
+    assert seen / total < 0.005
+    assert objects > 10
+
+
+def test_it_is_told_apart_from_the_neighbouring_pose(world, perception):
+    """A crop of another heading or cell would not pass for the right one."""
+    random, equal, total = np.random.default_rng(1), 0, 0
+    for home in world.worlds(HELD_OUT)[:10].tolist():
+        layout = world.layout(home)
+        at = random_pose(layout, random)
+        pose = at.centre(0.5)
+        found = perception.codes(pose, *sensed(layout, pose))[0].numpy()
+        turned = crop_of_the_twin(world, home, at._replace(heading=(at.heading + 1) % 4))
+        equal, total = equal + np.sum(found == turned), total + len(found)
+    assert equal / total < 0.9
+
+
+def test_beams_without_a_measurement_are_not_free_space(world, perception):
+    layout = world.layout(int(world.worlds(HELD_OUT)[0]))
+    random, fewer = np.random.default_rng(2), 0
+    for _ in range(10):
+        at = random_pose(layout, random)
+        pose = at.centre(0.5)
+        readings, depth, ids = sensed(layout, pose)
+        whole = perception.obstacles(pose, readings)
+        lost = readings.copy()
+        lost[100:260] = 0.0  # no measurement, most of what lies ahead
+        part = perception.obstacles(pose, lost)
+        for found, of_all in zip(part, whole):
+            assert not np.any(found & ~of_all)
+            fewer += of_all.sum() - found.sum()
+        none = perception.codes(pose, np.zeros_like(readings), depth, np.zeros_like(ids))
+        assert torch.all(none == UNSEEN)
+    assert fewer > 30
+
+
+def test_a_beam_without_a_return_says_that_the_way_is_free(perception):
+    pose = GridPose(3, 3, 0).centre(0.5)
+    readings = np.zeros(360, dtype=np.float32)
+    readings[175:186] = 8.0  # straight ahead
+    taken, free = perception.obstacles(pose, readings)
+    assert not taken.any() and free[3:9, 3].all() and not free[:3].any()
+
+
+def test_pixels_land_in_the_cells_that_they_show():
+    """The middle of the picture is straight ahead, its edges half the angle of view to the side."""
+    world = make_trial_world("apartment")
+    odd = Embodiment.parse(ROBOT.replace("[72, 128]", "[72, 127]"))
+    camera = odd.streams["camera_front_depth"]
+    perception = CropPerception(world, STREAMS["scan"], camera, math.pi / 2)
+    pose = GridPose(6, 6, 1).centre(0.5)  # along +y, so left is -x
+    depth, ids = np.full((72, 127), 1.0, dtype=np.float32), np.zeros((72, 127), dtype=np.uint16)
+    ids[:, 63], ids[:, 0], ids[:, 126] = 2, 4, 5
+    found = perception.objects(pose, depth, ids)
+    assert found[6, 8] == 2 and found[4, 8] == 4 and found[8, 8] == 5
+    assert np.count_nonzero(found) == 3
+    ids[:] = 9  # something that is no object
+    assert not perception.objects(pose, depth, ids).any()
+
+
+def test_single_stray_pixels_are_no_object(perception, world):
+    layout = world.layout(int(world.worlds(HELD_OUT)[3]))
+    pose = GridPose(*map(int, layout.object_cells[0]), 0).centre(0.5)
+    _, depth, ids = sensed(layout, pose)
+    ids[:] = 0
+    ids[40, 40] = 3
+    assert not perception.objects(pose, depth, ids).any()
+
+
+@pytest.mark.parametrize(
+    ("pose", "at"),
+    [
+        ((0.76, 0.74, 0.1), (1, 1, 0)),
+        ((0.76, 2.01, math.pi / 2 - 0.7), (1, 4, 1)),
+        ((0.5, 0.99, math.pi - 0.1), (1, 1, 2)),
+        ((0.5, 0.99, -math.pi + 0.1), (1, 1, 2)),
+        ((0.5, 0.99, -math.pi / 2), (1, 1, 3)),
+    ],
+)
+def test_a_pose_has_a_cell_and_a_heading(perception, pose, at):
+    assert perception.locate(np.array(pose)) == at
+
+
+def test_a_position_outside_the_home_is_named(perception):
+    with pytest.raises(UserError, match=r"odometry: .*6\.5 m by 6\.5 m, saw \(-0\.10, 2\.00\)"):
+        perception.locate(np.array([-0.1, 2.0, 0.0]))
+
+
+def test_a_stream_that_is_no_lidar_is_refused(world):
+    with pytest.raises(ValueError, match="camera_front_depth: expected the stream of a lidar"):
+        CropPerception(
+            world, STREAMS["camera_front_depth"], STREAMS["camera_front_depth"], CAMERA_RAD
+        )
