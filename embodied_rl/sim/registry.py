@@ -13,13 +13,14 @@ from embodied_rl.sim.tasks.count_pushes import CountPushes
 from embodied_rl.sim.tasks.pick_place import PickPlace
 from embodied_rl.sim.tasks.replace_object import ReplaceObject
 from embodied_rl.sim.tasks.return_home import ReturnHome
+from embodied_rl.sim.worlds.apartment import APARTMENT
 from embodied_rl.sim.worlds.arena import ARENA
 from embodied_rl.sim.worlds.base import CameraSource, World, sim_worlds_file
 from embodied_rl.sim.worlds.reach import REACH
 from embodied_rl.sim.worlds.tabletop import TABLETOP
 
-WORLDS: dict[str, World] = {world.name: world for world in (TABLETOP, ARENA, REACH)}
-# The tasks that have a name and a class of their own; those of `arena` and `reach` are files.
+WORLDS: dict[str, World] = {world.name: world for world in (TABLETOP, ARENA, REACH, APARTMENT)}
+# The tasks of `tabletop`; those of `arena` and `reach` are files, `apartment` has find_object.
 TASKS: dict[str, Callable[[], Task]] = {
     CountPushes.name: CountPushes,
     PickPlace.name: PickPlace,
@@ -63,12 +64,17 @@ def make_simulator(
 def make_task(world: str, task: str) -> Task:
     """A task of a world by name; see :func:`make_simulator`."""
     if world in (ARENA.name, REACH.name):
-        # torch, which these tasks are judged with and no other, takes seconds to import
+        # torch, which these tasks are judged with, takes seconds to import
         from embodied_rl.sim.stl_tasks.task import load_task
         from embodied_rl.sim.tasks.drive import DriveTask
         from embodied_rl.sim.tasks.reach import ReachTask
 
         return {ARENA.name: DriveTask, REACH.name: ReachTask}[world](load_task(task))
+    if world == APARTMENT.name:
+        from embodied_rl.sim.tasks.find_object import FindObject
+
+        choose(f"task of world '{world}'", task, [FindObject.name])
+        return FindObject()
     here = [name for name, make in TASKS.items() if make().world == world]
     return TASKS[choose(f"task of world '{world}'", task, here)]()
 

@@ -22,8 +22,8 @@ def sim(request):
 
 
 def test_every_task_has_an_expert():
-    assert set(EXPERTS) == set(TASKS)
-    with pytest.raises(UserError, match="valid: count_pushes, pick_place, replace_object"):
+    assert set(EXPERTS) == {*TASKS, "find_object"}
+    with pytest.raises(UserError, match="valid: count_pushes, find_object, pick_place, rep"):
         make_expert("juggle", world_embodiment("tabletop"))
 
 

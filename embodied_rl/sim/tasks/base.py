@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from embodied_rl.core.policy import Outcome
+from embodied_rl.sim.navigation.layout import Layout
 
 CUBE_HALF_M = 0.02
 CUBE_MASS_KG = 0.06
@@ -94,6 +95,21 @@ class PlaceTask(SampledTask, Protocol):
 
     def start(self, rng: np.random.Generator) -> tuple[float, float, float]:
         """Draw x, y (m) and yaw (rad) of an episode's start and forget the last one."""
+
+
+class HomeTask(Task, Protocol):
+    """Of a base in a home that stays the same over a trial. ``update`` is called every
+    ``judge_period_ns`` of the world."""
+
+    layout: Layout
+    start_pose: tuple[float, float, float]  # x, y (m) and yaw (rad)
+
+    def begin(self, rng: np.random.Generator, trial: int) -> None:
+        """Choose the home of the trial and the start of an episode; forget the last one."""
+
+    def update(self, elapsed_ns: int, pose: np.ndarray) -> Outcome:
+        """Judge the base's true pose ``(3,)``, x, y (m) and yaw (rad); once the outcome is done,
+        later poses do not change it."""
 
 
 class JointTask(SampledTask, Protocol):

@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Policy, PolicySpec
 from embodied_rl.core.window import Observation
 from embodied_rl.sim.tasks.base import CUBE_HALF_M, uniform_in_disc
 from embodied_rl.sim.tasks.count_pushes import (
@@ -416,18 +416,26 @@ class ReturnHomeExpert(WaypointExpert):
         ]
 
 
-EXPERTS: dict[str, type[WaypointExpert]] = {
+def _find_object(embodiment: Embodiment, **options: int) -> Policy:
+    # torch, which the search on the grid is made with, takes seconds to import
+    from embodied_rl.sim.tasks.home_expert import FindObjectExpert
+
+    return FindObjectExpert(embodiment, **options)
+
+
+EXPERTS: dict[str, Callable[..., Policy]] = {
     expert.task: expert
     for expert in (ReplaceObjectExpert, PickPlaceExpert, CountPushesExpert, ReturnHomeExpert)
-}
+} | {"find_object": _find_object}
 
 
-def make_expert(task: str, embodiment: Embodiment, chunk: int = 1) -> WaypointExpert:
-    """The demonstrator of a task.
+def make_expert(task: str, embodiment: Embodiment, chunk: int | None = None) -> Policy:
+    """The demonstrator of a task, with plans of ``chunk`` targets; None for as many as it has by
+    itself.
 
     Raises:
         UserError: unknown task (lists those with an expert), or an unfit embodiment.
     """
     if task not in EXPERTS:
         raise UserError(f"no expert for task '{task}'; valid: {', '.join(sorted(EXPERTS))}")
-    return EXPERTS[task](embodiment, chunk)
+    return EXPERTS[task](embodiment) if chunk is None else EXPERTS[task](embodiment, chunk=chunk)

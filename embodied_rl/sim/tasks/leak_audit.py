@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from embodied_rl.sim.mujoco_sim import MujocoSimulator
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import rollout
 from embodied_rl.sim.tasks.count_pushes import PUSHES
-from embodied_rl.sim.tasks.expert import make_expert
+from embodied_rl.sim.tasks.expert import WaypointExpert, make_expert
 from embodied_rl.training.statistics import wilson_interval
 
 IMAGE_SIZE = 128
@@ -155,7 +155,7 @@ def _episode(
     sim: MujocoSimulator, episode: int, seed: int, cameras: Sequence[str]
 ) -> tuple[int, dict[str, dict[str, np.ndarray]]]:
     question = QUESTIONS[sim.task_name]
-    expert = make_expert(sim.task_name, sim.embodiment)
+    expert = cast(WaypointExpert, make_expert(sim.task_name, sim.embodiment))
     # episodes are independent of their number, so taking turns makes the classes equally many
     skipped = 0 if question.first is None else question.first + episode % question.classes
     found: dict[str, dict[str, np.ndarray]] = {}
