@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from embodied_rl.bags import topics
-from embodied_rl.bags.episode import read_episode
+from embodied_rl.bags.episode import Episode, read_episode
 from embodied_rl.bags.messages import Decoder
 from embodied_rl.bags.read import Bag
 from embodied_rl.bringup.environment import child_environment, private_domain
+from embodied_rl.bringup.names import DEFAULT_SPEC
 from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.window import Observation
 from embodied_rl.policies.evaluation import Evaluation, place_of
 from embodied_rl.policies.registry import load_policy
 from embodied_rl.sim.registry import WORLDS, world_embodiment
@@ -30,6 +35,8 @@ def evaluate_over_ros(
 ) -> list[EpisodeResult]:
     """Run all episodes through ``embodied_rl launch sim`` and read outcome and commands back.
 
+    The figures of the results are the policy node's, with the episode's real-time factor.
+
     Raises:
         UserError: the graph ended with an error; the end of its log is part of the message.
     """
@@ -39,7 +46,23 @@ def evaluate_over_ros(
             results.append(result)
             if on_episode is not None:
                 on_episode(result)
-        return results
+        return _with_figures(results, Path(folder) / "episodes.json")
+
+
+def _with_figures(results: Sequence[EpisodeResult], path: Path) -> list[EpisodeResult]:
+    """What the graph wrote of each episode at its end."""
+    reports = {report["episode"]: report for report in json.loads(path.read_text("utf-8"))}
+    found = []
+    for result in results:
+        report = reports[result.info.episode]
+        figures = {
+            key: float(value)
+            for key, value in report["policy_node"].items()
+            if isinstance(value, (int, float))
+        }
+        figures["real_time_factor"] = report["real_time_factor"]
+        found.append(replace(result, figures=figures))
+    return found
 
 
 def _episodes(evaluation: Evaluation, folder: Path) -> Iterator[EpisodeResult]:
@@ -50,19 +73,25 @@ def _episodes(evaluation: Evaluation, folder: Path) -> Iterator[EpisodeResult]:
         )
         try:
             for episode in range(evaluation.episodes):
-                bag = folder / f"episode_{episode:06d}"
+                bag = _bag(folder, episode)
                 while not bag.exists():
                     # The bag gets its name when it is complete; the graph may end right after it.
                     ended = graph.poll() is not None
                     if ended and not bag.exists():
                         raise UserError(_failure(graph.returncode, log_path))
                     time.sleep(0.05)
-                yield _result(bag)
+                yield _result(bag, evaluation.keep)
+                # Hours of images are more than a disk may hold. The graph itself reads the last.
+                shutil.rmtree(_bag(folder, episode - 1), ignore_errors=True)
             if graph.wait(timeout=60) != 0:
                 raise UserError(_failure(graph.returncode, log_path))
         finally:
             graph.terminate()
             graph.wait()
+
+
+def _bag(folder: Path, episode: int) -> Path:
+    return folder / f"episode_{episode:06d}"
 
 
 def _command(evaluation: Evaluation, folder: Path) -> list[str]:
@@ -82,9 +111,10 @@ def _command(evaluation: Evaluation, folder: Path) -> list[str]:
 
 
 def _place(evaluation: Evaluation) -> list[str]:
-    if evaluation.world is None:
-        return [f"task:={evaluation.task}"]
-    return [f"world:={evaluation.world}", f"spec:={evaluation.task}", "pictures:=false"]
+    world, task = place_of(evaluation)
+    if world in DEFAULT_SPEC:
+        return [f"world:={world}", f"spec:={task}", "pictures:=false"]
+    return [f"world:={world}", f"task:={task}"]
 
 
 def _cameras(evaluation: Evaluation) -> list[str]:
@@ -106,9 +136,9 @@ def _failure(code: int, log_path: Path) -> str:
     return f"the graph ended with exit code {code}: {' | '.join(errors[-2:])}"
 
 
-def _result(path: Path) -> EpisodeResult:
+def _result(path: Path, keep: Sequence[str]) -> EpisodeResult:
     with Bag.open(path) as bag:
-        episode = read_episode(bag)
+        episode = read_episode(bag, keys=keep or None)
         limited = _limited_chunks(bag, int(episode.stamps_ns[-1]) if len(episode) else 0)
     if episode.info is None or episode.outcome is None:
         raise UserError(f"{path}: expected episode/start and episode/outcome in the bag")
@@ -117,7 +147,16 @@ def _result(path: Path) -> EpisodeResult:
     missing = int(np.count_nonzero(~episode.action_valid[:-1]))
     if missing:
         raise UserError(f"{path}: {missing} control ticks without a recorded command")
-    return EpisodeResult(episode.info, episode.outcome, len(commands), limited, commands)
+    rows = [_row(episode, number, keep) for number in range(len(commands))] if keep else []
+    return EpisodeResult(episode.info, episode.outcome, len(commands), limited, commands, rows)
+
+
+def _row(episode: Episode, number: int, keys: Sequence[str]) -> Observation:
+    return Observation(
+        int(episode.stamps_ns[number]),
+        {key: episode.values[key][number] for key in keys},
+        {key: bool(episode.valid[key][number]) for key in keys},
+    )
 
 
 def _limited_chunks(bag: Bag, end_ns: int) -> int:

@@ -24,11 +24,10 @@ from embodied_rl.bringup.environment import defaults, models, share_file
 from embodied_rl.bringup.monitoring import MONITOR_ARGUMENTS, monitor_parameters
 from embodied_rl.bringup.names import (
     CAMERAS,
+    DEFAULT_POLICY,
     DEFAULT_SPEC,
-    DEFAULT_TASK,
     EXPERT,
     TASKS,
-    TGPO,
     WORLD_EMBODIMENT,
     cameras_of,
     find_policy,
@@ -109,12 +108,14 @@ def kind_of(name: str) -> GraphKind:
 
 # --- arguments -----------------------------------------------------------------------------------
 
-_TGPO_RULE = "tgpo stands for the shipped model tgpo_<robot> of the robot's kind"
+_SHIPPED_RULE = (
+    "tgpo and relic stand for the shipped model of the robot: tgpo_<dynamics>, relic_<world>"
+)
 _POLICY = Argument(
     "policy",
     "",
-    f"expert, a model of models/, or a checkpoint folder; {_TGPO_RULE}; empty: expert, and tgpo "
-    "where tasks are specifications",
+    f"expert, a model of models/, or a checkpoint folder; {_SHIPPED_RULE}; empty: "
+    + ", ".join(f"{policy} in {world}" for world, policy in DEFAULT_POLICY.items()),
 )
 _SPEC = Argument(
     "spec",
@@ -159,7 +160,12 @@ _EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot"
 SIM_ARGUMENTS = (
     Argument("world", "tabletop", "world", choices=tuple(WORLD_EMBODIMENT)),
     Argument(
-        "task", "", f"task of the tabletop; empty: {DEFAULT_TASK}", choices=TASKS, optional=True
+        "task",
+        "",
+        "task of world "
+        + ", ".join(f"{world} (empty: {tasks[0]})" for world, tasks in TASKS.items()),
+        choices=tuple(name for tasks in TASKS.values() for name in tasks),
+        optional=True,
     ),
     _SPEC,
     *MONITOR_ARGUMENTS,
@@ -167,7 +173,13 @@ SIM_ARGUMENTS = (
     _SAMPLES,
     _DEVICE,
     Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
-    Argument("episodes", "0", "episodes to run; 0 means until Ctrl-C", "int", minimum=0),
+    Argument(
+        "episodes",
+        "0",
+        "episodes to run, of the apartment 8 a trial; 0 means until Ctrl-C",
+        "int",
+        minimum=0,
+    ),
     Argument("seed", "0", "seed of the first episode", "int", minimum=0),
     Argument(
         "cameras",
@@ -191,7 +203,7 @@ SIM_ARGUMENTS = (
 )
 ROBOT_ARGUMENTS = (
     _EMBODIMENT,
-    Argument("policy", None, f"a model of models/, or a checkpoint folder; {_TGPO_RULE}"),
+    Argument("policy", None, f"a model of models/, or a checkpoint folder; {_SHIPPED_RULE}"),
     _SAMPLES,
     _DEVICE,
     Argument("task", "", "name of the task, told to the policy"),
@@ -226,7 +238,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     values = values | {
         "task": sim_task(world, str(values["task"]), str(values["spec"])),
         "cameras": cameras_of(world, str(values["cameras"])),
-        "policy": values["policy"] or (TGPO if world in DEFAULT_SPEC else EXPERT),
+        "policy": values["policy"] or DEFAULT_POLICY[world],
     }
     mode, record, episodes = values["mode"], values["record"], values["episodes"]
     timed: dict[str, Value] = {"use_sim_time": True}

@@ -17,15 +17,27 @@ WORLD_EMBODIMENT = {
     "tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml",
     "arena": "sim_worlds/arena/diff_drive.yaml",
     "reach": "sim_worlds/tabletop/ur5e_reach.yaml",
+    "apartment": "sim_worlds/apartment/home_base.yaml",
 }
-CAMERAS = {"tabletop": ("fixed", "wrist"), "arena": ("overhead",), "reach": ()}
-TASKS = ("count_pushes", "pick_place", "replace_object", "return_home")
-DEFAULT_TASK = "replace_object"
+CAMERAS = {
+    "tabletop": ("fixed", "wrist"),
+    "arena": ("overhead",),
+    "reach": (),
+    "apartment": ("front",),
+}
+# World -> its tasks that have a name; the first is the one that it takes by itself
+TASKS = {
+    "tabletop": ("replace_object", "count_pushes", "pick_place", "return_home"),
+    "apartment": ("find_object",),
+}
 # World whose tasks are specifications in temporal logic -> the one that it takes by itself
 DEFAULT_SPEC = {"arena": "patrol_two_goals", "reach": "arm_00"}
 SPEC_FOLDER = "sim_worlds/stl_tasks"
 EXPERT = "expert"
-TGPO = "tgpo"
+TGPO, RELIC = "tgpo", "relic"
+# World -> the policy of a launch that names none
+DEFAULT_POLICY = {"tabletop": EXPERT, "arena": TGPO, "reach": TGPO, "apartment": RELIC}
+RELIC_WORLDS = {"home_base": "apartment"}  # robot -> world that the shipped model of it is named by
 
 
 def sim_task(world: str, task: str, spec: str) -> str:
@@ -37,7 +49,12 @@ def sim_task(world: str, task: str, spec: str) -> str:
     if spec:
         able = ", ".join(DEFAULT_SPEC)
         raise UserError(f"spec:={spec}: world {world} takes task:=...; with a spec: {able}")
-    return task or DEFAULT_TASK
+    valid = TASKS[world]
+    if task and task not in valid:
+        raise UserError(
+            f"task:={task}: world {world} has {', '.join(valid)}{suggestion(task, valid)}"
+        )
+    return task or valid[0]
 
 
 def cameras_of(world: str, cameras: str) -> str:
@@ -77,7 +94,8 @@ def find_spec(text: str) -> str:
 def find_policy(text: str, robot: Embodiment | None = None) -> str:
     """Returns ``expert`` or the absolute folder of a checkpoint, given by name or by path.
 
-    ``tgpo`` stands for the shipped model of the dynamics that ``robot`` is driven as.
+    ``tgpo`` stands for the shipped model of the dynamics that ``robot`` is driven as, ``relic`` for
+    that of the homes that it was made for.
 
     Raises:
         UserError: neither a shipped model nor a folder with a config.yaml; names the valid models.
@@ -85,11 +103,11 @@ def find_policy(text: str, robot: Embodiment | None = None) -> str:
     if text == EXPERT:
         return EXPERT
     shipped = models()
-    if text == TGPO and robot is not None:
-        twin = twin_of(robot)
-        text = f"{TGPO}_{twin}"
-        if text not in shipped:
-            raise UserError(f"policy:=tgpo: expected a shipped model {text}, saw none; train one")
+    if text in (TGPO, RELIC) and robot is not None:
+        name = f"{text}_{twin_of(robot) if text == TGPO else _relic_world(robot)}"
+        if name not in shipped:
+            raise UserError(f"policy:={text}: expected a shipped model {name}, saw none; train one")
+        text = name
     if text in shipped:
         return str(shipped[text])
     folder = Path(text).expanduser().absolute()
@@ -100,6 +118,15 @@ def find_policy(text: str, robot: Embodiment | None = None) -> str:
         f"policy:={text}: no such model{suggestion(text, names)}; there are {', '.join(names)}, "
         "or give a folder that holds config.yaml and weights.safetensors"
     )
+
+
+def _relic_world(robot: Embodiment) -> str:
+    if robot.name not in RELIC_WORLDS:
+        raise UserError(
+            f"policy:=relic: expected a robot with a shipped model, one of "
+            f"{', '.join(RELIC_WORLDS)}, saw {robot.name} ({robot.origin}); name the model"
+        )
+    return RELIC_WORLDS[robot.name]
 
 
 def is_tgpo(policy: dict[str, Value]) -> bool:

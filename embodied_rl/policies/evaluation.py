@@ -7,12 +7,14 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from embodied_rl.core.policy import Policy, episode_seed
+from embodied_rl.core.loop import ControlLoop
+from embodied_rl.core.policy import ActionChunk, Policy, episode_seed
+from embodied_rl.core.window import Observation
 from embodied_rl.policies.registry import load_policy
 from embodied_rl.sim.base import Simulator, choose
 from embodied_rl.sim.registry import TASKS, make_simulator
@@ -33,6 +35,7 @@ class Evaluation:
     samples: int | None = None
     device: str = "auto"
     world: str | None = None
+    keep: tuple[str, ...] = ()
 
 
 def place_of(evaluation: Evaluation) -> tuple[str, str]:
@@ -72,9 +75,33 @@ class _Bench:
             simulator = make_simulator(world, task, cameras=missing)
         return cls(simulator, policy)
 
-    def run(self, evaluation: Evaluation, episode: int) -> EpisodeResult:
-        seed = episode_seed(evaluation.seed, episode)
-        return rollout(self.simulator, self.policy, episode, seed)
+    def trials(self, evaluation: Evaluation) -> list[range]:
+        """Numbers of the episodes that share one world each; most worlds have trials of one."""
+        length, count = self.simulator.episodes_per_trial, evaluation.episodes
+        return [range(first, min(first + length, count)) for first in range(0, count, length)]
+
+    def run(self, evaluation: Evaluation, trial: range) -> Iterator[EpisodeResult]:
+        """The episodes of a trial, which depend on no other trial."""
+        loop = ControlLoop(self.policy, self.simulator.embodiment)
+        for episode in trial:
+            rows: list[Observation] = []
+
+            def keep(row: Observation, _: ActionChunk | None, rows: list = rows) -> None:
+                rows.append(_only(row, evaluation.keep))
+
+            seed = episode_seed(evaluation.seed, episode)
+            on_tick = keep if evaluation.keep else None
+            result = rollout(self.simulator, self.policy, episode, seed, on_tick=on_tick, loop=loop)
+            yield replace(result, observations=rows)
+
+
+def _only(row: Observation, keys: Sequence[str]) -> Observation:
+    """A row without its other streams, images above all."""
+    return Observation(
+        row.stamp_ns,
+        {key: row.values[key] for key in keys},
+        {key: row.valid[key] for key in keys},
+    )
 
 
 _bench: _Bench | None = None  # of a worker process
@@ -85,10 +112,10 @@ def _start_worker(evaluation: Evaluation) -> None:
     _bench = _Bench.make(evaluation)
 
 
-def _run_in_worker(evaluation: Evaluation, episode: int) -> EpisodeResult:
+def _run_in_worker(evaluation: Evaluation, trial: range) -> list[EpisodeResult]:
     if _bench is None:
         raise RuntimeError("worker was not started")
-    return _bench.run(evaluation, episode)
+    return list(_bench.run(evaluation, trial))
 
 
 def evaluate_in_process(
@@ -111,23 +138,23 @@ def evaluate_in_process(
 
 
 def _episodes(evaluation: Evaluation, workers: int) -> Iterator[EpisodeResult]:
-    numbers = range(evaluation.episodes)
-    if workers <= 1 or evaluation.episodes <= 1:
-        bench = _Bench.make(evaluation)
+    bench = _Bench.make(evaluation)  # what is wrong is said here, not by a broken pool
+    trials = bench.trials(evaluation)
+    if workers <= 1 or len(trials) <= 1:
         try:
-            for episode in numbers:
-                yield bench.run(evaluation, episode)
+            for trial in trials:
+                yield from bench.run(evaluation, trial)
         finally:
             bench.simulator.close()
         return
-    _Bench.make(evaluation).simulator.close()  # what is wrong is said here, not by a broken pool
+    bench.simulator.close()
     # spawn: a forked child would share torch's and MuJoCo's threads and handles in an unknown state
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (evaluation,))
     try:
-        futures = [pool.submit(_run_in_worker, evaluation, episode) for episode in numbers]
+        futures = [pool.submit(_run_in_worker, evaluation, trial) for trial in trials]
         for future in futures:
-            yield future.result()
+            yield from future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

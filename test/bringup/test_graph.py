@@ -217,8 +217,12 @@ def test_record_is_the_recorder_alone(robot_file):
     ("name", "given", "said"),
     [
         ("simulator", {}, "unknown graph 'simulator'"),
-        ("sim", {"task": "replace"}, "expected one of count_pushes, pick_place"),
-        ("sim", {"world": "kitchen"}, "expected one of tabletop, arena, reach"),
+        ("sim", {"task": "replace"}, "expected one of replace_object, count_pushes"),
+        ("sim", {"world": "kitchen"}, "expected one of tabletop, arena, reach, apartment"),
+        ("sim", {"task": "find_object"}, "task:=find_object: world tabletop has replace_object"),
+        ("sim", {"world": "apartment", "task": "return_home"}, "apartment has find_object"),
+        ("sim", {"world": "apartment", "spec": "x"}, "world apartment takes task:=..."),
+        ("sim", {"world": "apartment", "cameras": "wrist"}, "world apartment has front"),
         ("sim", {"world": "arena", "task": "return_home"}, "world arena takes spec:=..."),
         ("sim", {"spec": "unicycle_02"}, "takes task:=...; with a spec: arena, reach"),
         ("sim", {"world": "arena", "spec": "unicycle_2"}, "(did you mean unicycle_02?)"),
@@ -259,6 +263,28 @@ def test_tgpo_stands_for_the_model_of_the_robots_kind(robot_file, monkeypatch, t
         graph.find_policy("tgpo", arena)
 
 
+def test_relic_stands_for_the_model_of_the_robots_homes(robot_file, monkeypatch, tmp_path):
+    shipped = tmp_path / "models" / "relic_apartment"
+    shipped.mkdir(parents=True)
+    (shipped / "config.yaml").write_text("policy: relic\n")
+    folders = [tmp_path, *environment.share_folders()[:1]]
+    monkeypatch.setattr(environment, "share_folders", lambda: folders)
+    sim = {node.name: node for node in build("sim", {"world": "apartment"}).nodes}
+    assert sim["policy_node"].parameters["policy"] == str(shipped)
+    assert sim["policy_node"].parameters["task"] == "find_object"
+    told = sim["sim_node"].parameters
+    assert (told["task"], told["cameras"], told["mode"]) == ("find_object", "front", "lockstep")
+    assert "plan_view_node" not in sim and sim["episode_node"].parameters["pictures"] is False
+    home_base = {"embodiment": str(environment.share_file(graph.WORLD_EMBODIMENT["apartment"]))}
+    robot = {node.name: node for node in build("robot", home_base | {"policy": "relic"}).nodes}
+    assert robot["policy_node"].parameters["policy"] == str(shipped)
+    with pytest.raises(UserError, match="one of home_base, saw ur5e_2f85"):
+        build("robot", {"embodiment": robot_file, "policy": "relic"})
+    monkeypatch.setattr(environment, "share_folders", lambda: [tmp_path / "models"])
+    with pytest.raises(UserError, match="expected a shipped model relic_apartment, saw none"):
+        graph.find_policy("relic", Embodiment.load(Path(home_base["embodiment"])))
+
+
 def test_a_robot_has_no_expert_and_no_silent_instruction(robot_file, checkpoint):
     with pytest.raises(UserError, match="simulator only"):
         build("robot", {"embodiment": robot_file, "policy": "expert"})
@@ -284,7 +310,10 @@ def test_the_tables_here_are_the_simulators(robot_file):
     """The names are repeated in the graph so that a help text does not load MuJoCo."""
     registry = pytest.importorskip("embodied_rl.sim.registry")
     assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(graph.CAMERAS)
-    assert set(graph.TASKS) == set(registry.TASKS)
+    assert set(registry.TASKS) == set(graph.TASKS["tabletop"])
+    for world, tasks in graph.TASKS.items():
+        assert {registry.make_task(world, name).world for name in tasks} == {world}
+    assert set(graph.DEFAULT_POLICY) == set(registry.WORLDS)
     for name, world in registry.WORLDS.items():
         assert graph.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
         assert set(graph.CAMERAS[name]) == set(world.cameras)
