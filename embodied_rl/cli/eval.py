@@ -10,23 +10,15 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from embodied_rl.cli import UsageError, eval_relic, eval_tgpo
+from embodied_rl.cli import UsageError, eval_apartment, eval_relic, eval_tgpo
+from embodied_rl.cli.eval_episodes import compare, run_episodes
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
-from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, summary
+from embodied_rl.policies.evaluation import Evaluation, summary
 from embodied_rl.policies.registry import EXPERT, find_checkpoint, model_policy, model_task
 from embodied_rl.sim.registry import TASKS
-from embodied_rl.sim.rollout import EpisodeResult
 from embodied_rl.training.publish import record_measurement
 
 EXAMPLE = "example: embodied_rl eval ptp_replace_object --episodes 200 --seed 0 --json eval.json"
@@ -36,7 +28,8 @@ EXAMPLE = "example: embodied_rl eval ptp_replace_object --episodes 200 --seed 0 
 class Arguments:
     """Runs episodes of a task and prints the success rate with its 95 % interval. Of a tgpo model:
     that many starts of each of its tasks, judged by the robustness of their formulas. Of a relic
-    model: trials of eight episodes in worlds that it was not trained in."""
+    model: trials of eight episodes in worlds that it was not trained in; of the apartment with the
+    simulated robot, beside the grid that it was trained in."""
 
     model: Annotated[str, tyro.conf.Positional]
     """Name of a shipped model, a checkpoint folder, or 'expert'."""
@@ -44,8 +37,8 @@ class Arguments:
     """Task; default: the one the model was trained for (expert: replace_object; tgpo: all of its
     config's). Of tgpo also the YAML file of a task."""
     episodes: int = 100
-    trials: int = 400
-    """Of a relic model, in place of episodes."""
+    trials: int | None = None
+    """Of a relic model, in place of episodes; default: 400, and 20 of the apartment."""
     seed: int = 0
     """Base seed; every episode's own seed follows from it."""
     json: Path | None = None
@@ -61,7 +54,8 @@ class Arguments:
     """Processes that run episodes; the figures do not depend on it."""
     ros: bool = False
     """Drive the simulator over ROS topics, in lockstep. Of tgpo: on the simulated robot, and beside
-    it in one process and in the dynamics that it was trained on, from the same starts."""
+    it in one process and in the dynamics that it was trained on, from the same starts. Of relic:
+    in the apartment, beside the same episodes in one process."""
     card: bool = False
     """Write the result into the checkpoint's CARD.md."""
 
@@ -96,11 +90,11 @@ def main(argv: list[str]) -> int:
         arguments.samples,
         arguments.device,
     )
-    results = _run(evaluation, arguments)
+    results = run_episodes(evaluation, over_ros=arguments.ros, workers=arguments.workers)
     figures = summary(evaluation, results)
     figures["over"] = "ros" if arguments.ros else "in-process"
     if arguments.ros:
-        figures["against_in_process"] = _compare(evaluation, results, arguments)
+        figures["against_in_process"] = compare(evaluation, results, workers=arguments.workers)
     Console().print(_table(figures))
     if arguments.json is not None:
         with atomic_write(arguments.json) as path:
@@ -136,13 +130,34 @@ def _evaluate_tgpo(arguments: Arguments) -> int:
 
 
 def _evaluate_relic(arguments: Arguments) -> int:
-    if arguments.ros or arguments.task or arguments.device not in ("auto", "cpu"):
-        raise UsageError("eval of a relic model: expected no --ros, no --task, no --device but cpu")
-    if arguments.trials < 2:
-        raise UsageError(f"--trials: expected at least 2, saw {arguments.trials}")
+    if arguments.task:
+        raise UsageError("eval of a relic model: expected no --task, it has its own")
+    folder = find_checkpoint(arguments.model)
+    robot = model_task(arguments.model) == eval_apartment.TASK
+    trials = arguments.trials
+    if trials is None:
+        trials = eval_apartment.TRIALS if robot else eval_relic.TRIALS
+    if trials < 2:
+        raise UsageError(f"--trials: expected at least 2, saw {trials}")
+    if robot:
+        return eval_apartment.evaluate_checkpoint(
+            folder,
+            trials=trials,
+            seed=arguments.seed,
+            device=arguments.device,
+            workers=arguments.workers,
+            over_ros=arguments.ros,
+            json_path=arguments.json,
+            picture=arguments.picture,
+            card=arguments.card,
+        )
+    if arguments.ros or arguments.device not in ("auto", "cpu"):
+        raise UsageError(
+            "eval of a relic model: expected no --ros, no --device but cpu, except in the apartment"
+        )
     return eval_relic.evaluate_checkpoint(
-        find_checkpoint(arguments.model),
-        trials=arguments.trials,
+        folder,
+        trials=trials,
         seed=arguments.seed,
         json_path=arguments.json,
         picture=arguments.picture,
@@ -152,42 +167,6 @@ def _evaluate_relic(arguments: Arguments) -> int:
 
 # policies that are not judged by episodes of a simulator's task
 OTHERS: dict[str, Callable[[Arguments], int]] = {"tgpo": _evaluate_tgpo, "relic": _evaluate_relic}
-
-
-def _run(evaluation: Evaluation, arguments: Arguments) -> list[EpisodeResult]:
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[success]}"),
-    )
-    with progress as bar:
-        task = bar.add_task(evaluation.model, total=evaluation.episodes, success="")
-        done: list[EpisodeResult] = []
-
-        def on_episode(result: EpisodeResult) -> None:
-            done.append(result)
-            rate = sum(r.outcome.success for r in done) / len(done)
-            bar.update(task, completed=len(done), success=f"success {rate:.3f}")
-
-        if arguments.ros:
-            # Only this branch needs ROS: the wheels cost a second to import, and may be absent.
-            from embodied_rl.bringup.evaluate import evaluate_over_ros
-
-            return evaluate_over_ros(evaluation, on_episode=on_episode)
-        return evaluate_in_process(evaluation, workers=arguments.workers, on_episode=on_episode)
-
-
-def _compare(
-    evaluation: Evaluation, over_ros: list[EpisodeResult], arguments: Arguments
-) -> dict[str, float]:
-    """The same episodes in-process, for outcomes and commands step by step."""
-    from embodied_rl.bringup.evaluate import same_commands
-
-    in_process = evaluate_in_process(evaluation, workers=arguments.workers)
-    return same_commands(over_ros, in_process)
 
 
 def _interval(figures: dict[str, Any]) -> str:

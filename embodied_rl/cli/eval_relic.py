@@ -13,6 +13,7 @@ from rich.table import Table
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.training.publish import record_measurement
 
+TRIALS = 400  # unless told otherwise
 MEASURES = {"return": "return", "success": "success", "efficiency": "SPL"}
 
 
@@ -47,13 +48,14 @@ def evaluate_checkpoint(
         with atomic_write(json_path) as path:
             path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if picture is not None:
-        draw(picture, f"{loaded.name} in {loaded.world.name}", loaded.world, watch, figures)
+        title = f"{loaded.name} in {loaded.world.name}"
+        draw(picture, title, watch.floor(loaded.world), watch.courses, figures)
     if card:
         record_measurement(folder, _card_text(figures))
     return 0
 
 
-def _range(values: Sequence[float]) -> str:
+def span(values: Sequence[float]) -> str:
     mean, low, high = values
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -61,11 +63,11 @@ def _range(values: Sequence[float]) -> str:
 def _rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """One an episode, then the gains."""
     rows = [
-        [str(k + 1), *(_range(figures["by_episode"][key][k]) for key in MEASURES)]
+        [str(k + 1), *(span(figures["by_episode"][key][k]) for key in MEASURES)]
         for k in range(figures["episodes"])
     ]
     for key, text in (("last", "last - first"), ("late", "late - first")):
-        rows.append([text, *(_range(figures["gain"][measure][key]) for measure in MEASURES)])
+        rows.append([text, *(span(figures["gain"][measure][key]) for measure in MEASURES)])
     return rows
 
 
@@ -79,11 +81,11 @@ def _table(figures: Mapping[str, Any]) -> Table:
     rows = _rows(figures)
     for number, row in enumerate(rows):
         table.add_row(*row, end_section=number == figures["episodes"] - 1)
-    table.caption = f"95 % intervals over trials; late: from the sixth on. {_by_memory(figures)}"
+    table.caption = f"95 % intervals over trials; late: from the sixth on. {by_memory(figures)}"
     return table
 
 
-def _by_memory(figures: Mapping[str, Any]) -> str:
+def by_memory(figures: Mapping[str, Any]) -> str:
     parts = []
     for key, text in (("familiar", "found before"), ("new", "not found before")):
         if figures[key] is not None:
@@ -101,7 +103,7 @@ def _card_text(figures: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in _rows(figures)),
         "",
-        f"{_by_memory(figures)}.",
+        f"{by_memory(figures)}.",
         "",
         f"```\nembodied_rl eval {figures['model']} --trials {figures['trials']} --seed "
         f"{figures['seed']}\n```",
