@@ -107,12 +107,19 @@ class DiscreteMotion:
         self._stamp_ns = 0
         self._coming = np.zeros(3)  # the pose that the base glides to when it is told to stop
         self._in_force: ActionChunk | None = None
+        self._resumed = False
+        self._slow = True
         self.gave_up = 0
 
     @property
     def busy(self) -> bool:
         """Whether a motion is under way."""
         return bool(self._kind)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is no motion under way and the base, as measured, as good as stands."""
+        return self._slow and not self._kind
 
     @property
     def goal(self) -> np.ndarray:
@@ -150,12 +157,15 @@ class DiscreteMotion:
     def observe(self, stamp_ns: int, pose: np.ndarray, velocity: np.ndarray) -> None:
         """The measured pose ``(3,)`` and velocity ``(2,)`` (m/s ahead, rad/s) of a control tick;
         ends the motion when it has arrived or its time is over."""
+        if self._resumed:  # the time in which nobody drove does not count
+            self._deadline_ns += max(stamp_ns - self._stamp_ns - self._period_ns, 0)
+            self._resumed = False
         self._stamp_ns = stamp_ns
         self._coming = _moved(np.asarray(pose), np.asarray(velocity), LAG_S)
+        self._slow = bool(abs(velocity[0]) < SLOW_M_S and abs(velocity[1]) < SLOW_RAD_S)
         if not self._kind:
             return
-        slow = abs(velocity[0]) < SLOW_M_S and abs(velocity[1]) < SLOW_RAD_S
-        if slow and self._arrived(pose):
+        if self._slow and self._arrived(pose):
             self._kind = ""
         elif stamp_ns >= self._deadline_ns:
             self._kind = ""
@@ -219,6 +229,7 @@ class DiscreteMotion:
             "deadline_ns": self._deadline_ns,
             "stamp_ns": self._stamp_ns,
             "coming": self._coming.tolist(),
+            "slow": self._slow,
             "gave_up": self.gave_up,
             "in_force": None if chunk is None else [chunk.stamp_ns, chunk.values.tolist()],
         }
@@ -228,7 +239,8 @@ class DiscreteMotion:
         self._goal, self._coming = np.array(state["goal"]), np.array(state["coming"])
         self._kind, self._deadline_ns = state["kind"], state["deadline_ns"]
         self._stamp_ns, self.gave_up = state["stamp_ns"], state["gave_up"]
-        self._in_force = None
+        self._slow = state["slow"]
+        self._in_force, self._resumed = None, True
         if state["in_force"] is not None:
             stamp_ns, values = state["in_force"]
             self._in_force = ActionChunk(stamp_ns, self._period_ns, np.array(values))

@@ -156,6 +156,14 @@ class Instructable(Protocol):
 
 
 @runtime_checkable
+class Cautious(Protocol):
+    """A policy that stands still rather than guess."""
+
+    def refusal(self) -> str:
+        """Why it stands still, in one line; empty as long as it acts. Read from any thread."""
+
+
+@runtime_checkable
 class Planning(Protocol):
     """A policy with a plan that others may watch."""
 

@@ -194,10 +194,22 @@ def test_a_restored_motion_goes_on_the_same_way():
     again = DiscreteMotion(BODY)
     again.restore(json.loads(json.dumps(drive.motion.state())))
     for motion in (drive.motion, again):
-        motion.observe((drive.tick + 2) * PERIOD_NS, pose, velocity)
+        motion.observe((drive.tick + 1) * PERIOD_NS, pose, velocity)
     assert again.busy and again.goal.tolist() == drive.motion.goal.tolist()
     assert again.chunk().values.tolist() == drive.motion.chunk().values.tolist()
     assert again.state() == drive.motion.state()
+
+
+def test_time_in_which_nobody_drove_does_not_count():
+    drive = standing(noise=False)
+    drive.motion.forward(2)
+    again = DiscreteMotion(BODY)
+    again.restore(drive.motion.state())
+    hour = 36_000 * PERIOD_NS
+    again.observe(hour, np.zeros(3), np.zeros(2))
+    assert again.busy and again.gave_up == 0
+    again.observe(hour + 200 * PERIOD_NS, np.zeros(3), np.zeros(2))
+    assert not again.busy and again.gave_up == 1
 
 
 def test_half_a_turn_and_more_is_refused():

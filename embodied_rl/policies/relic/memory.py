@@ -5,7 +5,8 @@ The steps are kept so that all of them can be encoded again after the oldest epi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ class TrialMemory:
 
     Attributes:
         cache: keys and values, in ``dtype``.
+        owner: names the model, down to its weights.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class TrialMemory:
         )
         # the cache numbers episodes from the oldest one that was there when it was last encoded
         self._first_episode = 0
-        self._owner = f"{POLICY}/{weights_fingerprint(model, repr(model.config))}"
+        self.owner = f"{POLICY}/{weights_fingerprint(model, repr(model.config))}"
 
     @property
     def length(self) -> int:
@@ -129,15 +131,32 @@ class TrialMemory:
             self._first_episode = int(tokens.episode[0, 0])
             self._model.extend(self._renumbered(tokens), self.cache)
 
-    def save(self) -> bytes:
-        """Everything, as a blob that `load` of the same model's memory takes."""
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Plain fields and arrays of all that is held; `restore` takes them back."""
         fields, arrays = self.cache.state()
         steps = {
             f"token_{name}": part.data[:, : self.length].cpu().numpy()
             for name, part in self._tokens._asdict().items()
         }
-        fields["first_episode"] = self._first_episode
-        return pack_memory(self._owner, fields, {**arrays, **steps})
+        return {**fields, "first_episode": self._first_episode}, {**arrays, **steps}
+
+    def restore(self, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Puts back what `state` gave; what was held is forgotten.
+
+        Raises:
+            UserError: of another shape or dtype, or longer than the limit; then nothing has
+                changed.
+        """
+        self.cache.restore(fields, arrays)
+        self._first_episode = fields["first_episode"]
+        self._grow(0)
+        for name, held in self._tokens._asdict().items():
+            part = torch.from_numpy(np.array(arrays[f"token_{name}"]))
+            held.data[:, : self.length] = part
+
+    def save(self) -> bytes:
+        """`state` as a blob that `load` of the same model's memory takes."""
+        return pack_memory(self.owner, *self.state())
 
     def load(self, blob: bytes) -> None:
         """Puts back what `save` gave; what was held is forgotten.
@@ -145,13 +164,7 @@ class TrialMemory:
         Raises:
             UserError: damaged, of another model or dtype, or longer than the limit.
         """
-        fields, arrays = unpack_memory(self._owner, blob)
-        self.cache.restore(fields, arrays)
-        self._first_episode = fields["first_episode"]
-        self._grow(0)
-        for name, held in self._tokens._asdict().items():
-            part = torch.from_numpy(np.array(arrays[f"token_{name}"]))
-            held.data[:, : self.length] = part
+        self.restore(*unpack_memory(self.owner, blob))
 
 
 def _token_shapes(config: RelicConfig) -> list[tuple[tuple[int, ...], torch.dtype]]:

@@ -17,11 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_rl.core.embodiment import Stream
+from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.scan import NO_MEASUREMENT
 from embodied_rl.sim.navigation.egocentric import FIRST_OBJECT, FREE, UNSEEN, WALL
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation as World
+from embodied_rl.sim.navigation.grid import AHEAD
+
+SCAN, DEPTH, SEGMENTATION = "scan", "camera_front_depth", "camera_front_segmentation"
+ENCODINGS = {DEPTH: "32FC1", SEGMENTATION: "mono16"}
 
 SAMPLE_CELLS = 0.1  # distance of the points at which a beam is looked at
 FREE_SAMPLES = 2  # of beams that have crossed a free cell
@@ -44,20 +48,41 @@ class GridPose(NamedTuple):
         return np.array([x, y, self.heading * math.pi / 2])
 
 
+class Seen(NamedTuple):
+    """What a robot sees where it stands."""
+
+    at: GridPose
+    cells: Tensor  # (1, C) int64, the crop in the grid's codes
+    blocked: bool  # the cell ahead is taken, or outside the home
+
+
 class CropPerception:
     """What ``world``, the grid twin, would show to a robot whose sensors saw this.
 
     Args:
         world: with cells and a home of the robot's; its map begins at the origin of ``odom``.
-        scan: a lidar in the middle of the robot.
-        camera: depth and segmentation images of this height and width, from the middle of the
-            robot straight ahead, a pinhole of ``camera_rad`` from left to right. Pixels of objects
-            of type k are numbered ``k + 1``.
+        embodiment: a robot with a lidar in its middle, and there a camera too, straight ahead, a
+            pinhole of ``camera_rad`` from left to right that gives depth and segmentation: pixels
+            of objects of type k are numbered ``k + 1``.
+
+    Raises:
+        UserError: the robot lacks a stream, or one is of another kind.
     """
 
-    def __init__(self, world: World, scan: Stream, camera: Stream, camera_rad: float) -> None:
+    def __init__(self, world: World, embodiment: Embodiment, camera_rad: float) -> None:
+        scan, *images = embodiment.require([SCAN, DEPTH, SEGMENTATION]).values()
         if scan.scan is None:
-            raise ValueError(f"{scan.key}: expected the stream of a lidar, saw {scan.type}")
+            raise UserError(
+                f"{embodiment.origin}: streams.{SCAN}: expected a lidar, saw {scan.type}"
+            )
+        for image in images:
+            expected = ENCODINGS[image.key], images[0].shape
+            if (image.encoding, image.shape) != expected:
+                raise UserError(
+                    f"{embodiment.origin}: streams.{image.key}: expected {expected[0]} of shape "
+                    f"{list(expected[1])}, saw {image.encoding or image.type} of shape "
+                    f"{list(image.shape)}"
+                )
         self._world = world
         settings = world.layout_settings
         self._cell_m = settings.cell_m
@@ -66,7 +91,7 @@ class CropPerception:
         self._beams = self._scan.angles_rad
         furthest = float(world.sight.offsets.double().norm(dim=1).max())
         self._reach_m = self._cell_m * (furthest + 1.5)
-        height, width = camera.shape
+        height, width = images[0].shape
         focal = width / 2 / math.tan(camera_rad / 2)
         self._left = np.tile(((width - 1) / 2 - np.arange(width)) / focal, (height, 1))
 
@@ -171,10 +196,10 @@ class CropPerception:
             found[more], most[more] = number, count[more]
         return found
 
-    def codes(
+    def look(
         self, pose: np.ndarray, readings: np.ndarray, depth: np.ndarray, ids: np.ndarray
-    ) -> Tensor:
-        """The crop ``(1, C)`` int64 in the grid's codes; arguments as above.
+    ) -> Seen:
+        """All that is seen from a pose; arguments as above.
 
         Raises:
             UserError: the pose lies outside the home.
@@ -182,7 +207,16 @@ class CropPerception:
         at = self.locate(pose)
         taken, free = self.obstacles(pose, readings)
         objects = self.objects(pose, depth, ids)
+        ahead_x, ahead_y = np.array([at.x, at.y]) + AHEAD[at.heading].numpy()
+        inside = 0 <= ahead_x < self._shape[0] and 0 <= ahead_y < self._shape[1]
+        blocked = not inside or bool(taken[ahead_x, ahead_y])
         taken |= ~free & _inner_corners(taken, at)
+        return Seen(at, self._crop(at, taken, free, objects), blocked)
+
+    def _crop(
+        self, at: GridPose, taken: np.ndarray, free: np.ndarray, objects: np.ndarray
+    ) -> Tensor:
+        """The crop ``(1, C)`` from what is known of the cells ``(W, H)``."""
         known = np.where(taken, WALL, np.where(free | (objects > 0), FREE, UNSEEN))
         sight = self._world.sight
         x, y, heading = (torch.tensor([part]) for part in at)

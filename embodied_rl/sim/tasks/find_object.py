@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from embodied_rl.core.embodiment import NANOSECONDS
-from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Outcome
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
 from embodied_rl.sim.navigation.grid import actions_to_go, poses_that_see
+from embodied_rl.sim.navigation.instructions import instruction_for
 from embodied_rl.sim.navigation.layout import OBJECT_NAMES, Layout
 from embodied_rl.sim.navigation.registry import apartment
 from embodied_rl.sim.tasks.base import RUNNING, Stillness
@@ -30,7 +30,6 @@ STOP_S = 1.5  # of standing still are a stop
 FIRST_STOP_S = 3.0  # before the first motion, while the policy starts up
 STILL_M = 0.02
 TURN_ARM_M = 0.2  # a turn counts as a motion of what is so far from the axis
-PREFIX = "find the "
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,6 @@ def search_for(grid: EgocentricNavigation, layout: Layout, wanted: int) -> Searc
     succeeds = poses_that_see(grid.near, obstacles, target)
     to_go = actions_to_go(~obstacles, succeeds)
     return Search(succeeds[0].numpy(), to_go[0].numpy())
-
-
-def wanted_type(instruction: str) -> int:
-    """The type of object that an instruction asks for.
-
-    Raises:
-        UserError: it asks for something else; lists what can be asked for.
-    """
-    name = instruction.strip().removeprefix(PREFIX)
-    if not instruction.strip().startswith(PREFIX) or name not in OBJECT_NAMES:
-        raise UserError(
-            f"instruction: expected '{PREFIX}' and one of {', '.join(OBJECT_NAMES)}, "
-            f"saw '{instruction}'"
-        )
-    return OBJECT_NAMES.index(name)
 
 
 def grid_pose(layout: Layout, pose: np.ndarray) -> tuple[int, int, int]:
@@ -110,7 +94,7 @@ class FindObject:
 
     @property
     def instruction(self) -> str:
-        return PREFIX + OBJECT_NAMES[self.wanted]
+        return instruction_for(self.wanted)
 
     @property
     def start_pose(self) -> tuple[float, float, float]:

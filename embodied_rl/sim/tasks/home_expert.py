@@ -18,13 +18,13 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
 from embodied_rl.core.window import Observation
 from embodied_rl.sim.navigation.grid import AHEAD, FORWARD, TURN_LEFT, best_action
+from embodied_rl.sim.navigation.instructions import wanted_type
 from embodied_rl.sim.navigation.registry import apartment
 from embodied_rl.sim.tasks.find_object import (
     FindObject,
     grid_pose,
     home_of,
     search_for,
-    wanted_type,
 )
 
 STEPS_PER_CELL, STEPS_PER_TURN = 2, 3  # discrete motions of an action of the grid

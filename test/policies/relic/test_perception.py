@@ -27,7 +27,7 @@ def world():
 
 @pytest.fixture
 def perception(world):
-    return CropPerception(world, STREAMS["scan"], STREAMS["camera_front_depth"], CAMERA_RAD)
+    return CropPerception(world, searcher(), CAMERA_RAD)
 
 
 def random_pose(layout, random) -> GridPose:
@@ -60,7 +60,7 @@ def test_it_shows_what_the_grid_twin_shows(world, perception):
         readings = readings + random.normal(0, 0.01, len(readings)).astype(np.float32)
         measured = pose + random.normal(0, 0.005, 3)
         assert perception.locate(measured) == at
-        found = perception.codes(measured, readings, depth, ids)[0].numpy()
+        found = perception.look(measured, readings, depth, ids).cells[0].numpy()
         wanted = crop_of_the_twin(world, home, at)
         equal, total = equal + np.sum(found == wanted), total + len(wanted)
         # what it shows is right; what it lacks could not be seen from there
@@ -82,7 +82,7 @@ def test_it_is_told_apart_from_the_neighbouring_pose(world, perception):
         layout = world.layout(home)
         at = random_pose(layout, random)
         pose = at.centre(0.5)
-        found = perception.codes(pose, *sensed(layout, pose))[0].numpy()
+        found = perception.look(pose, *sensed(layout, pose)).cells[0].numpy()
         turned = crop_of_the_twin(world, home, at._replace(heading=(at.heading + 1) % 4))
         equal, total = equal + np.sum(found == turned), total + len(found)
     assert equal / total < 0.9
@@ -102,8 +102,8 @@ def test_beams_without_a_measurement_are_not_free_space(world, perception):
         for found, of_all in zip(part, whole):
             assert not np.any(found & ~of_all)
             fewer += of_all.sum() - found.sum()
-        none = perception.codes(pose, np.zeros_like(readings), depth, np.zeros_like(ids))
-        assert torch.all(none == UNSEEN)
+        none = perception.look(pose, np.zeros_like(readings), depth, np.zeros_like(ids))
+        assert torch.all(none.cells == UNSEEN)
     assert fewer > 30
 
 
@@ -119,8 +119,7 @@ def test_pixels_land_in_the_cells_that_they_show():
     """The middle of the picture is straight ahead, its edges half the angle of view to the side."""
     world = make_trial_world("apartment")
     odd = Embodiment.parse(ROBOT.replace("[72, 128]", "[72, 127]"))
-    camera = odd.streams["camera_front_depth"]
-    perception = CropPerception(world, STREAMS["scan"], camera, math.pi / 2)
+    perception = CropPerception(world, odd, math.pi / 2)
     pose = GridPose(6, 6, 1).centre(0.5)  # along +y, so left is -x
     depth, ids = np.full((72, 127), 1.0, dtype=np.float32), np.zeros((72, 127), dtype=np.uint16)
     ids[:, 63], ids[:, 0], ids[:, 126] = 2, 4, 5
@@ -159,8 +158,27 @@ def test_a_position_outside_the_home_is_named(perception):
         perception.locate(np.array([-0.1, 2.0, 0.0]))
 
 
-def test_a_stream_that_is_no_lidar_is_refused(world):
-    with pytest.raises(ValueError, match="camera_front_depth: expected the stream of a lidar"):
-        CropPerception(
-            world, STREAMS["camera_front_depth"], STREAMS["camera_front_depth"], CAMERA_RAD
-        )
+@pytest.mark.parametrize(
+    ("replaced", "by", "said"),
+    [
+        ("  scan:", "  lidar:", "no stream 'scan'"),
+        ("encoding: 32FC1", "encoding: 16UC1", "camera_front_depth: expected 32FC1 of shape"),
+        ("encoding: mono16", "encoding: mono8", "_segmentation: expected mono16 .*saw mono8"),
+        ("mono16, type: sensor_msgs/msg/Image, shape: [72, 128]",
+         "mono16, type: sensor_msgs/msg/Image, shape: [9, 16]", r"\[72, 128\], saw mono16 of .*9"),
+    ],
+)  # fmt: skip
+def test_a_robot_that_cannot_see_like_this_is_refused(world, replaced, by, said):
+    assert replaced in ROBOT
+    body = Embodiment.parse(ROBOT.replace(replaced, by), "r.yaml")
+    with pytest.raises(UserError, match=f"r.yaml: .*{said}"):
+        CropPerception(world, body, CAMERA_RAD)
+
+
+def test_a_scan_that_is_no_lidar_is_refused(world):
+    lines = ROBOT.replace("  scan:", "  lidar:").replace("camera_front_depth:", "scan:")
+    extra = lines.replace("commands:", "  camera_front_depth: {topic: d, encoding: 32FC1, "
+                          "type: sensor_msgs/msg/Image, shape: [72, 128], rate_hz: 5, "
+                          "max_age_s: 0.3}\ncommands:")  # fmt: skip
+    with pytest.raises(UserError, match="streams.scan: expected a lidar, saw sensor_msgs/msg/Im"):
+        CropPerception(world, Embodiment.parse(extra), CAMERA_RAD)
