@@ -18,7 +18,7 @@ from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.evaluation import Evaluation, summary
 from embodied_rl.policies.registry import EXPERT, find_checkpoint, model_policy, model_task
-from embodied_rl.sim.registry import TASKS
+from embodied_rl.sim.registry import world_of
 from embodied_rl.training.publish import record_measurement
 
 EXAMPLE = "example: embodied_rl eval ptp_replace_object --episodes 200 --seed 0 --json eval.json"
@@ -80,8 +80,10 @@ def main(argv: list[str]) -> int:
     if policy in OTHERS:
         return OTHERS[policy](arguments)
     task = arguments.task or model_task(arguments.model) or "replace_object"
-    if task not in TASKS:
-        raise UsageError(f"unknown task '{task}'; valid: {', '.join(sorted(TASKS))}")
+    try:
+        world_of(task)
+    except UserError as error:
+        raise UsageError(str(error)) from None
     evaluation = Evaluation(
         arguments.model,
         task,

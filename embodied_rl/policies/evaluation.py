@@ -16,8 +16,8 @@ from embodied_rl.core.loop import ControlLoop
 from embodied_rl.core.policy import ActionChunk, Policy, episode_seed
 from embodied_rl.core.window import Observation
 from embodied_rl.policies.registry import load_policy
-from embodied_rl.sim.base import Simulator, choose
-from embodied_rl.sim.registry import TASKS, make_simulator
+from embodied_rl.sim.base import Simulator
+from embodied_rl.sim.registry import make_simulator, world_of
 from embodied_rl.sim.rollout import EpisodeResult, rollout
 from embodied_rl.training.statistics import wilson_interval
 
@@ -46,8 +46,7 @@ def place_of(evaluation: Evaluation) -> tuple[str, str]:
     """
     if evaluation.world is not None:
         return evaluation.world, evaluation.task
-    task = choose("task", evaluation.task, TASKS)
-    return TASKS[task]().world, task
+    return world_of(evaluation.task), evaluation.task
 
 
 @dataclass

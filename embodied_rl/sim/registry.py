@@ -28,6 +28,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     ReturnHome.name: ReturnHome,
 }
 
+FIND_OBJECT = "find_object"  # the task of `apartment`; its module loads torch, which takes seconds
+
 
 def make_simulator(
     world: str = "tabletop",
@@ -73,10 +75,20 @@ def make_task(world: str, task: str) -> Task:
     if world == APARTMENT.name:
         from embodied_rl.sim.tasks.find_object import FindObject
 
-        choose(f"task of world '{world}'", task, [FindObject.name])
+        choose(f"task of world '{world}'", task, [FIND_OBJECT])
         return FindObject()
     here = [name for name, make in TASKS.items() if make().world == world]
     return TASKS[choose(f"task of world '{world}'", task, here)]()
+
+
+def world_of(task: str) -> str:
+    """World of a task that has a name.
+
+    Raises:
+        UserError: no such task; lists the valid names.
+    """
+    choose("task", task, [*TASKS, FIND_OBJECT])
+    return APARTMENT.name if task == FIND_OBJECT else TASKS[task]().world
 
 
 def world_embodiment(world: str) -> Embodiment:

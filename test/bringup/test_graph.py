@@ -310,9 +310,10 @@ def test_the_tables_here_are_the_simulators(robot_file):
     """The names are repeated in the graph so that a help text does not load MuJoCo."""
     registry = pytest.importorskip("embodied_rl.sim.registry")
     assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(graph.CAMERAS)
-    assert set(registry.TASKS) == set(graph.TASKS["tabletop"])
-    for world, tasks in graph.TASKS.items():
-        assert {registry.make_task(world, name).world for name in tasks} == {world}
+    named = {*registry.TASKS, registry.FIND_OBJECT}
+    assert {name: registry.world_of(name) for name in named} == {
+        name: world for world, tasks in graph.TASKS.items() for name in tasks
+    }
     assert set(graph.DEFAULT_POLICY) == set(registry.WORLDS)
     for name, world in registry.WORLDS.items():
         assert graph.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"

@@ -1,6 +1,7 @@
 """Figures do not depend on how many processes made them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from embodied_rl.cli import UsageError
 from embodied_rl.cli import eval as verb
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import episode_seed
-from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, summary
+from embodied_rl.policies.evaluation import Evaluation, _Bench, evaluate_in_process, summary
 from embodied_rl.training.statistics import wilson_interval
 
 
@@ -28,9 +29,24 @@ def test_one_process_equals_two():
     assert sum(figures["reasons"].values()) == len(figures["outcomes"]) == 3
 
 
+def test_a_trial_is_run_as_one_and_depends_on_no_other():
+    evaluation = Evaluation("expert", "find_object", 10, seed=2, keep=("base_position",))
+    bench, other = _Bench.make(evaluation), _Bench.make(evaluation)
+    assert bench.trials(evaluation) == [range(8), range(8, 10)]
+    first, second = (next(bench.run(evaluation, trial)) for trial in bench.trials(evaluation))
+    alone = next(other.run(evaluation, range(8, 10)))
+    assert (first.info.trial, second.info.trial) == (0, 1) and second.outcome.success
+    assert replace(second.info, start_ns=0) == replace(alone.info, start_ns=0)
+    assert np.array_equal(second.commands, alone.commands)
+    assert len(second.observations) == second.ticks and not second.observations[0].missing
+    assert set(second.observations[0].values) == {"base_position"}
+    bench.simulator.close()
+    other.simulator.close()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_unknown_names_are_said_before_any_worker_starts(workers):
-    with pytest.raises(UserError, match="valid: count_pushes, pick_place, replace_object"):
+    with pytest.raises(UserError, match="valid: count_pushes, find_object, pick_place"):
         evaluate_in_process(Evaluation("expert", "juggle", 2, 0), workers=workers)
 
 
@@ -48,7 +64,7 @@ def test_verb_writes_its_figures(tmp_path, capsys):
     "words, message",
     [
         (["no_such_model"], "unknown model 'no_such_model'.*expert"),
-        (["expert", "--task", "juggle"], "valid: count_pushes, pick_place, replace_object"),
+        (["expert", "--task", "juggle"], "valid: count_pushes, find_object, pick_place"),
         (["expert", "--episodes", "0"], "at least 1"),
         (["expert", "--card"], "no card"),
         (["expert", "--samples", "0"], "--samples: expected at least 1, saw 0"),
