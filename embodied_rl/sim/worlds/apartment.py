@@ -181,7 +181,11 @@ APARTMENT = ApartmentWorld(
         "camera_front_segmentation": CameraSource("front", "segmentation"),
     },
     # the objects come first: instance 1 + k is the object of type k
-    instances={name: name for name in (*OBJECT_NAMES, "base_link", *FURNITURE)},
+    instances={
+        **{name: name for name in OBJECT_NAMES},
+        "robot": "base_link",
+        **{name: name for name in FURNITURE},
+    },
     judge_period_ns=100_000_000,
     base_body="base_link",
     wheels=("left_wheel", "right_wheel"),
