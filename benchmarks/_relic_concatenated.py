@@ -61,8 +61,7 @@ class ConcatenatedTrials(Trials):
             transformer = self._model.transformer
             turn, sinks = transformer._turn(one.episode), transformer.sinks()
             for layer, block in enumerate(transformer.blocks):
-                _, memory = block.attention.project(block.norm_attention(x), turn)
-                layers.append(memory)
+                layers.append(block.attention.project(block.norm_attention(x), turn)[1:])
                 x = block(x, turn, None if sinks is None else sinks[layer], None)
             caches.append(layers)
             outputs.append(self._model._heads(transformer.norm(x)))
@@ -77,10 +76,11 @@ def _stepped(
     block: Block, x: Tensor, turn: Rotation, past: KeysValues | None, sinks: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
     """One block's output ``(B, 1, W)`` for the new token, and all keys and values in new memory."""
-    query, new = block.attention.project(block.norm_attention(x), turn)
+    query, *own = block.attention.project(block.norm_attention(x), turn)
+    new = KeysValues(*own)
     seen = new if past is None else new.with_first(past)
     memory = seen if sinks is None else seen.with_first(sinks)
-    x = x + block.attention._joined(attend(query, memory), x)
+    x = x + block.attention.out(attend(query, memory).transpose(1, 2).flatten(2))
     return x + block.mlp(block.norm_mlp(x)), seen
 
 
@@ -105,7 +105,7 @@ def accumulated_update(
             for trial in part[:, None]:
                 tokens = Tokens(*(field[:, trial] for field in rollout.observation))
                 found = model.evaluate(tokens, rollout.action[:, trial])
-                log_probability, entropy, value = (field[loss_from:] for field in found)
+                log_probability, entropy, value = (field[loss_from:] for field in found[:3])
                 policy_loss, value_loss, _, _ = loss_terms(
                     log_probability, value, old[:, trial], advantage[:, trial],
                     returns[:, trial], settings.clip,

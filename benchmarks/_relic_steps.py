@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from _step_server import resident_mb, serve
 
-from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.episodes import EpisodePositions
 from embodied_rl.nn.episodic_transformer import EpisodicTransformer, TransformerSettings
 from embodied_rl.nn.kv_cache import KVCache
@@ -50,8 +49,7 @@ def _filled(net: EpisodicTransformer, tokens: int, dtype: torch.dtype) -> KVCach
         count = min(PIECE, tokens - cache.length)
         cache.reserve(torch.arange(cache.length, cache.length + count)[None] // HORIZON)
         for layer in range(cache.shape.layers):
-            noise = torch.randn(2, 1, heads, count, head_dim)
-            cache.write(layer, KeysValues(*noise))
+            cache.write(layer, torch.randn(2, 1, heads, count, head_dim))
         cache.advance(count)
     return cache
 

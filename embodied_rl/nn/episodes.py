@@ -43,10 +43,11 @@ class EpisodePositions(nn.Module):
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles of B sequences: ``(B, 1, n, Dh / 2)`` each."""
+    """What turns the queries and keys of B sequences by their angles and leaves values as they are:
+    ``(B, n, 3, 1, Dh)`` each, factors of a number and of the other one in its plane."""
 
-    cos: Tensor
-    sin: Tensor
+    own: Tensor
+    other: Tensor
 
 
 @lru_cache
@@ -62,11 +63,18 @@ def rotation(index: Tensor, head_dim: int, dtype: torch.dtype = torch.float32) -
 
     Computed in double precision: an index of 10^5 would leave single precision two digits.
     """
-    angle = index[:, None, :, None] * _frequencies(head_dim, index.device)
-    return Rotation(angle.cos().to(dtype), angle.sin().to(dtype))
+    angle = index[:, :, None, None, None] * _frequencies(head_dim, index.device)
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    own = torch.cat([cos, cos], dim=-1).expand(-1, -1, 2, -1, -1)
+    other = torch.cat([-sin, sin], dim=-1).expand(-1, -1, 2, -1, -1)
+    still = own[:, :, :1]
+    return Rotation(
+        torch.cat([own, torch.ones_like(still)], dim=2),
+        torch.cat([other, torch.zeros_like(still)], dim=2),
+    )
 
 
-def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """``(..., B, H, n, Dh)`` turned: dimensions ``i`` and ``i + Dh / 2`` are one plane."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-1)
+def rotate(qkv: Tensor, by: Rotation) -> Tensor:
+    """Queries, keys and values ``(B, n, 3, H, Dh)``, the former two turned: dimensions ``i`` and
+    ``i + Dh / 2`` are one plane."""
+    return torch.addcmul(qkv * by.own, qkv.roll(qkv.shape[-1] // 2, dims=-1), by.other)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.nn.attention import KeysValues
+from embodied_rl.nn.episodes import Rotation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -82,6 +83,8 @@ class KVCache:
     Attributes:
         length: tokens held, the same in every layer and sequence.
         queries: each layer's queries of the newest token, for `EpisodicTransformer.sink_mass`.
+        turned: episodes of the newest tokens ``(B, m)`` and how their queries and keys were turned,
+            which the next step of the same episodes needs again.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class KVCache:
         self._layers = [GrowingTensor(slots, 3, dtype, device) for _ in range(shape.layers)]
         self._episodes = GrowingTensor((batch, capacity), 1, torch.int32, device)
         self.queries: list[Tensor] = []
+        self.turned: tuple[Tensor, Rotation] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -145,23 +149,22 @@ class KVCache:
                 "episodes or raise the limit"
             )
 
-    def write(self, layer: int, new: KeysValues) -> KeysValues:
-        """Puts ``m`` tokens ``(B, H, m, Dh)`` behind the held ones; `advance` makes them count.
+    def write(self, layer: int, new: Tensor) -> KeysValues:
+        """Puts the keys and values ``(2, B, H, m, Dh)`` of ``m`` tokens behind the held ones;
+        `advance` makes them count.
 
         Returns:
             Views of all that they may see: sinks, past, themselves ``(B, H, S, Dh)``.
         """
+        begin, count = self.shape.sinks + self.length, new.shape[3]
         data = self._layers[layer].data
-        begin = self.shape.sinks + self.length
-        end = begin + new.keys.shape[2]
-        data[0, :, :, begin:end] = new.keys
-        data[1, :, :, begin:end] = new.values
-        return KeysValues(data[0, :, :, :end], data[1, :, :, :end])
+        data.narrow(3, begin, count).copy_(new)
+        return KeysValues(*data.narrow(3, 0, begin + count).unbind())
 
     def seen(self, layer: int) -> KeysValues:
         """Views of the sinks and all held tokens ``(B, H, sinks + length, Dh)``."""
-        data = self._layers[layer].data[:, :, :, : self.shape.sinks + self.length]
-        return KeysValues(data[0], data[1])
+        data = self._layers[layer].data
+        return KeysValues(*data.narrow(3, 0, self.shape.sinks + self.length).unbind())
 
     def advance(self, count: int) -> None:
         """The next ``count`` tokens have been written in every layer."""

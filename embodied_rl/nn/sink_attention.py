@@ -126,30 +126,34 @@ class SinkAttention(nn.Module):
             return None
         return KeysValues(self.sink_keys, self.sink_values)
 
-    def project(self, x: Tensor, turn: Rotation) -> tuple[Tensor, KeysValues]:
-        """``(B, n, W)`` -> turned queries ``(B, H, n, Dh)``, turned keys and values alike."""
-        # split, not indexed: the gradient of an index is a tensor of zeros around it
-        turned, values = self.qkv(x).split([2 * x.shape[-1], x.shape[-1]], dim=-1)
-        turned = turned.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, keys = rotate(turned, turn).unbind()
-        return query, KeysValues(keys, values.unflatten(-1, (self.heads, -1)).transpose(1, 2))
+    def project(self, x: Tensor, turn: Rotation) -> Tensor:
+        """``(B, n, W)`` -> turned queries and keys, and values, ``(3, B, H, n, Dh)``."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        return rotate(qkv, turn).permute(2, 0, 3, 1, 4)
 
     def forward(
         self, x: Tensor, turn: Rotation, sinks: KeysValues | None, mask: Tensor | None
     ) -> Tensor:
         """Whole sequences ``(B, n, W)`` -> ``(B, n, W)``; ``mask`` as in `attend`."""
-        query, memory = self.project(x, turn)
+        query, *own = self.project(x, turn)
+        memory = KeysValues(*own)
         if sinks is not None:
             memory = memory.with_first(sinks)
-        return self._joined(attend(query, memory, mask), x)
+        return self.out(_joined(attend(query, memory, mask)))
 
     def extend(
         self, x: Tensor, turn: Rotation, cache: KVCache, layer: int, mask: Tensor | None
     ) -> Tensor:
-        """The next tokens ``(B, m, W)`` of sequences whose past is in ``cache``; writes theirs."""
-        query, new = self.project(x, turn)
-        cache.queries.append(query[:, :, -1:])
-        return self._joined(attend(query, cache.write(layer, new), mask), x)
+        """The next tokens ``(B, m, W)`` of sequences whose past is in ``cache``; writes theirs.
 
-    def _joined(self, heads: Tensor, like: Tensor) -> Tensor:
-        return self.out(heads.transpose(1, 2).flatten(2).to(like.dtype))
+        Returns:
+            ``(B, m, W)``, what ``out`` is to be applied to.
+        """
+        qkv = self.project(x, turn)
+        cache.queries.append(qkv[0, :, :, -1:])
+        return _joined(attend(qkv[0], cache.write(layer, qkv[1:]), mask)).to(x.dtype)
+
+
+def _joined(heads: Tensor) -> Tensor:
+    """``(B, H, n, Dh)`` -> ``(B, n, W)``."""
+    return heads.transpose(1, 2).flatten(2)

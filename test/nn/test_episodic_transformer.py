@@ -98,6 +98,16 @@ def test_many_at_once_then_one_by_one(mode, ahead, inter_episode):
     torch.testing.assert_close(torch.cat(parts, dim=1), net(x, episode), atol=1e-5, rtol=0)
 
 
+def test_episodes_counted_in_place_are_noticed():
+    net = network("kv")
+    x, episode = sequences(2, 30)
+    counter, cache = torch.zeros(2, dtype=torch.int64), net.new_cache(batch=2)
+    for t in range(30):
+        counter.copy_(episode[:, t])
+        last = net.step(x[:, t], cache, counter)
+    torch.testing.assert_close(last, net(x, episode)[:, -1], atol=1e-5, rtol=0)
+
+
 def test_pieces_behind_a_long_past(monkeypatch):
     monkeypatch.setattr("embodied_rl.nn.episodic_transformer.PIECE", 7)
     net = network("kv")
@@ -221,8 +231,8 @@ def test_sink_mass_is_the_weight_of_the_sinks(mode, inter_episode):
         return
     block = net.blocks[0]
     index = episode if inter_episode else torch.zeros_like(episode)
-    query, own = block.attention.project(block.norm_attention(x), rotation(index, 8))
-    keys = own.with_first(net.sinks()[0]).keys
+    query, *own = block.attention.project(block.norm_attention(x), rotation(index, 8))
+    keys = KeysValues(*own).with_first(net.sinks()[0]).keys
     logits = (query[:, :, -1:] @ keys.transpose(-1, -2) / 8**0.5)[:, :, 0]
     if not inter_episode:
         hidden = torch.nn.functional.pad(episode != episode[:, -1:], (2, 0))
@@ -276,11 +286,25 @@ def test_weights_survive_being_stored_bit_for_bit(mode, tmp_path):
 
 
 def test_rotation_keeps_products_of_equal_distance():
-    x, y = torch.randn(2, 1, 1, 1, 16, dtype=torch.float64)
-    turns = [rotation(torch.tensor([[i]]), 16, torch.float64) for i in (0, 3, 100_000, 100_003)]
-    near, far = ((rotate(x, turns[i]) * rotate(y, turns[i + 1])).sum() for i in (0, 2))
+    draw = torch.Generator().manual_seed(4)
+    qkv = torch.randn(1, 4, 3, 2, 16, dtype=torch.float64, generator=draw)
+    qkv[0] = qkv[0, 0]
+    query, keys, values = rotate(
+        qkv, rotation(torch.tensor([[0, 3, 100_000, 100_003]]), 16, torch.float64)
+    )[0].unbind(dim=1)
+    near, far = ((query[i] * keys[i + 1]).sum() for i in (0, 2))
     torch.testing.assert_close(near, far)
-    assert not torch.isclose(near, (x * y).sum())
+    assert not torch.isclose(near, (query[0] * keys[0]).sum())
+    assert torch.equal(values, qkv[0, :, 2])
+
+
+def test_an_angle_turns_each_plane_of_two_dimensions():
+    index, qkv = torch.tensor([[5]]), torch.randn(1, 1, 3, 1, 4, dtype=torch.float64)
+    query = rotate(qkv, rotation(index, 4, torch.float64))[0, 0, 0, 0]
+    plane = torch.view_as_complex(qkv[0, 0, 0, 0].view(2, 2).T.contiguous())
+    angle = 5.0 * torch.tensor([1.0, 1e4**-0.5], dtype=torch.float64)
+    expected = torch.view_as_real(plane * torch.polar(torch.ones_like(angle), angle))
+    torch.testing.assert_close(query, expected.T.flatten())
 
 
 def test_an_episode_longer_than_the_table_is_refused():

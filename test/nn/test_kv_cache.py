@@ -30,7 +30,7 @@ def put(cache: KVCache, t: int) -> None:
     cache.reserve(torch.full((cache.batch, 1), t // 5))
     for layer in range(3):
         keys = torch.full((cache.batch, 2, 1, 4), 100.0 * layer + t)
-        cache.write(layer, KeysValues(keys, -keys))
+        cache.write(layer, torch.stack([keys, -keys]))
     cache.advance(1)
 
 
