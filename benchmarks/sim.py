@@ -1,4 +1,5 @@
-"""What the simulator costs: physics against bare ``mj_step``, and the frame rate of each camera.
+"""What the simulator costs: physics against bare ``mj_step``, the frame rate of each camera, and
+the world ``apartment`` with its lidar.
 
 Physics: one episode of the expert in ``replace_object`` is taped (a target every 10 ms), then
 played back in turn through ``Simulator.step() + read()``, streams and judging included, and
@@ -29,7 +30,7 @@ from embodied_rl.sim.worlds.base import CameraSource
 
 TASK, SEED = "replace_object", 0
 PIECE = 20  # simulator steps
-TARGETS = {"physics_ratio_to_bare": (">=", 0.9)}
+TARGETS = {"physics_ratio_to_bare": (">=", 0.9), "apartment_times_real_time": (">=", 30)}
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,34 @@ def cameras(visuals: str, frames: int) -> dict[str, float]:
     return figures
 
 
+def apartment(rounds: int) -> dict[str, float]:
+    """How fast the world with the lidar is: physics, odometry and judging, and a scan."""
+    sim = make_simulator("apartment", "find_object")
+    seconds: dict[str, list[float]] = {"step": [], "scan": []}
+    for seed in range(rounds):
+        sim.reset(seed, seed)
+        for _ in range(PIECE):
+            begin = time.thread_time()
+            sim.step(np.array([0.1, 1.0]))
+            stepped = time.thread_time()
+            samples = sim.read()
+            read = time.thread_time()
+            seconds["step"].append(stepped - begin)
+            if "scan" in samples:
+                seconds["scan"].append(read - stepped)
+    step_s = sim.step_ns / NANOSECONDS
+    return {
+        "apartment_times_real_time": step_s / statistics.median(seconds["step"]),
+        "apartment_scan_ms": 1e3 * statistics.median(seconds["scan"]),
+    }
+
+
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(
         Arguments, args=argv, prog="embodied_rl bench sim", description=Arguments.__doc__
     )
     figures = physics(arguments.rounds)
     figures |= cameras("primitives", arguments.frames)
+    figures |= apartment(arguments.rounds)
     figures |= cameras("mesh", max(1, arguments.frames // 5))
     return report("sim", figures, TARGETS, arguments.json)
