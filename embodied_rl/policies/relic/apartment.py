@@ -35,7 +35,7 @@ from embodied_rl.training.statistics import mean_interval
 
 POSE = ("base_position", "base_yaw")  # streams that say where the robot was
 ACTIONS = "actions"  # figure of the policy: how many it took in the episode, the stop included
-EVENTS = (ACTIONS, "cut")
+EVENTS = (ACTIONS, "blocked", "gave_up")  # figures of the policy, counted from the episode's start
 MEASURES = ("success", "efficiency")  # the robot is given no reward
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import matplotlib.image
@@ -19,9 +19,15 @@ from embodied_rl.cli import eval_apartment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome, episode_seed
 from embodied_rl.core.window import Observation
+from embodied_rl.policies.evaluation import evaluate_in_process
 from embodied_rl.policies.relic import apartment
 from embodied_rl.policies.relic.episodes import Episodes
-from embodied_rl.policies.relic.evaluation import Given, Loaded, evaluate_given
+from embodied_rl.policies.relic.evaluation import (
+    Given,
+    Loaded,
+    evaluate_given,
+    load_relic_model,
+)
 from embodied_rl.policies.relic.picture import FAILURE, LINE, SUCCESS, Course, Floor, draw
 from embodied_rl.policies.relic.rollout import Played, Trials
 from embodied_rl.sim.navigation.base import HELD_OUT
@@ -30,6 +36,7 @@ from embodied_rl.sim.navigation.layout import OBJECT_NAMES
 from embodied_rl.sim.navigation.registry import make_trial_world
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult
+from embodied_rl.training.publish import publish
 from embodied_rl.training.statistics import mean_interval
 
 TRIALS, EPISODES = 5, 6
@@ -129,8 +136,8 @@ def test_the_twin_plays_the_episodes_that_are_given(played) -> None:
             if step.tokens.time[n] == 0 and begun < EPISODES:
                 x, y = given.starts[n, begun, :2].tolist()
                 assert step.place.position[n].tolist() == [x, y]
-                features = step.tokens.features[n]
-                assert features[-4:].argmax() == given.starts[n, begun, 2]
+                told = step.tokens.features[n, 6 + 13 + 13 :][:4]  # after wanted type, x and y
+                assert told.argmax() == given.starts[n, begun, 2] and told.sum() == 1
                 target = objects == given.wanted[n, begun] + 1
                 assert torch.equal(step.place.targets[n], target) and target.any()
                 begun += 1
@@ -260,3 +267,26 @@ def test_the_picture_shows_what_became_of_each_episode(tmp_path: Path, played) -
         seen[success] = colours(tmp_path / "one.png")
     assert {LINE, SUCCESS} <= seen[True] and FAILURE not in seen[True]
     assert FAILURE in seen[False]
+
+
+def test_a_network_that_knows_nothing_drives_the_robot(tmp_path: Path) -> None:
+    world = grid()
+    model = opinionated(config_for(world, previous_reward=False), 3)
+    parts = {"model": asdict(model.config)}
+    publish(
+        tmp_path, policy="relic", name="small", task="apartment", parts=parts, model=model, seed=0,
+        data="none",
+    )  # fmt: skip
+    given = Given(*(part[:1] for part in apartment.given_episodes(1, 1)))
+    given = given._replace(starts=given.starts[:, :2], wanted=given.wanted[:, :2])
+    evaluation = replace(eval_apartment.evaluation_of(tmp_path, given, 1, "cpu"), episodes=2)
+    results = evaluate_in_process(evaluation)
+    found = apartment.beside(load_relic_model(tmp_path), given, results, 1)
+    pairs, events = found.figures["pairs"], found.figures["per_episode"]
+    assert sum(pairs.values()) == 2 and set(events) == set(apartment.EVENTS)
+    for episode, (course, result) in enumerate(zip(found.shown[1], results)):
+        cell = given.starts[0, episode, :2].numpy()
+        assert np.allclose(course.places[0], 0.5 * cell + 0.25, atol=0.05)
+        assert result.figures["actions"] >= 1 and result.outcome.done
+    assert results[1].figures["context_episodes"] == 2
+    assert results[1].figures["context_steps"] == sum(r.figures["actions"] for r in results)
