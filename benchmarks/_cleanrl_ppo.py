@@ -86,7 +86,7 @@ class _Loop:
             np.random.shuffle(order)
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
-                log_probability, entropy, now = self._model.evaluate(seen[rows], taken[rows])
+                log_probability, entropy, now, _ = self._model.evaluate(seen[rows], taken[rows])
                 ratio = (log_probability - old[rows]).exp()
                 scaled = (gain[rows] - gain[rows].mean()) / (gain[rows].std() + 1e-8)
                 limited = ratio.clamp(1 - settings.clip, 1 + settings.clip)

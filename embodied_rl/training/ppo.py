@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class PpoSettings:
     minibatches: int = 8
     value_coefficient: float = 0.5
     entropy_coefficient: float = 0.003
+    auxiliary_coefficient: float = 0.0
     grad_clip: float = 1.0
     target_kl: float = 0.0
 
@@ -47,7 +48,9 @@ class PpoSettings:
         for key in ("gamma", "gae_lambda", "final_rate"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}: expected 0 <= {key} <= 1, saw {getattr(self, key)}")
-        for key in ("value_coefficient", "entropy_coefficient", "target_kl"):
+        for key in (
+            "value_coefficient", "entropy_coefficient", "auxiliary_coefficient", "target_kl"
+        ):  # fmt: skip
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
 
@@ -55,8 +58,16 @@ class PpoSettings:
 class ActorCritic(Protocol):
     """What the update needs of a policy: the densities and values of actions that were taken."""
 
-    def evaluate(self, observation: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability, entropy and value, ``(B,)`` each, or ``(T, B)`` on sequences."""
+    def evaluate(self, observation: Any, action: Tensor) -> Evaluation: ...
+
+
+class Evaluation(NamedTuple):
+    """``(B,)`` each, or ``(T, B)`` on sequences."""
+
+    log_probability: Tensor
+    entropy: Tensor
+    value: Tensor
+    auxiliary: Tensor | None = None  # loss of a second task, if there is one
 
 
 @dataclass
@@ -84,6 +95,7 @@ class UpdateFigures:
     entropy: float
     kl: float
     clipped: float
+    auxiliary: float  # loss of the second task; 0 without one
 
 
 def advantages(
@@ -155,25 +167,29 @@ def update(
     fields = [rollout.observation, rollout.action, *judged]
     if not sequences:
         fields = [_mapped(field, lambda part: part.flatten(0, 1)) for field in fields]
-    sums, count = torch.zeros(5), 0
+    sums, count = torch.zeros(6), 0
     for _ in range(settings.epochs):
         for observation, action, old, gain, target in _minibatches(
             fields, settings.minibatches, int(sequences), generator
         ):
-            log_probability, entropy, value = (
-                part[loss_from:] for part in model.evaluate(observation, action)
-            )
+            found = model.evaluate(observation, action)
+            log_probability, entropy, value = (part[loss_from:] for part in found[:3])
             policy_loss, value_loss, kl, clipped = loss_terms(
                 log_probability, value, old, gain, target, settings.clip
             )
             entropy = entropy.mean()
             loss = policy_loss + settings.value_coefficient * value_loss
             loss = loss - settings.entropy_coefficient * entropy
+            auxiliary = torch.zeros(())
+            if found.auxiliary is not None:
+                auxiliary = found.auxiliary[loss_from:].mean()
+                loss = loss + settings.auxiliary_coefficient * auxiliary
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimizer.step()
-            sums += torch.stack([policy_loss, value_loss, entropy, kl, clipped]).detach()
+            parts = [policy_loss, value_loss, entropy, kl, clipped, auxiliary]
+            sums += torch.stack(parts).detach()
             count += 1
         if 0 < settings.target_kl < float(kl):
             break

@@ -12,6 +12,7 @@ from torch import nn
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.training.ppo import (
+    Evaluation,
     PpoSettings,
     Rollout,
     advantages,
@@ -76,11 +77,8 @@ class Bandit(nn.Module):
         self.shapes.append(tuple(observation.shape))
         noise = (action - self.mean) / 0.3
         log_probability = -0.5 * noise.square().sum(-1) - math.log(0.3 * math.sqrt(2 * math.pi))
-        return (
-            log_probability,
-            torch.zeros_like(log_probability),
-            self.baseline.expand_as(log_probability),
-        )
+        entropy = torch.zeros_like(log_probability)
+        return Evaluation(log_probability, entropy, self.baseline.expand_as(log_probability))
 
 
 class Recall(nn.Module):
@@ -95,7 +93,7 @@ class Recall(nn.Module):
         mean = (observation.seen * observation.scale).cumsum(0) / count
         logits = torch.stack([self.weight[0] * mean, self.weight[1] * mean], dim=-1)
         chosen = torch.distributions.Categorical(logits=logits)
-        return chosen.log_prob(action), chosen.entropy(), self.weight[2] * mean
+        return Evaluation(chosen.log_prob(action), chosen.entropy(), self.weight[2] * mean)
 
 
 class Seen(NamedTuple):
@@ -172,7 +170,7 @@ def test_it_finds_the_best_action() -> None:
         action = model.mean.detach() + 0.3 * torch.randn(1, 128, 1, generator=generator)
         observation = torch.zeros(1, 128, 1)
         with torch.no_grad():
-            log_probability, _, value = model.evaluate(observation, action)
+            log_probability, _, value, _ = model.evaluate(observation, action)
         reward = -(action[..., 0] - 0.7).square()
         ended = torch.ones(1, 128, dtype=torch.bool)
         rollout = Rollout(observation, action, log_probability, value, reward, ended)

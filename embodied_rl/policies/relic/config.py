@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embodied_rl.nn.episodic_transformer import TransformerSettings
+from embodied_rl.policies.relic.recall import LandmarkLayout
 
 POLICY = "relic"
+HEADINGS = 4
 MOST_CODES = 2**15  # a memory stores them in 16 bits
 
 
@@ -31,6 +33,8 @@ class RelicConfig:
         feature_count: numbers of a view, taken as they are.
         cell_count: cells of a view's map crop, 0 for none; ``code_count`` kinds of them, each a
             vector of ``code_width``; ``crop_width`` numbers come out for the whole crop.
+        object_types, map_width, map_height: of a home, where the network is to recall what it has
+            seen (`recall.py`); 0 for none.
         previous_reward: whether the reward of the step before is shown.
         width, heads, layers, mlp, sink_mode, sinks, inter_episode: of `TransformerSettings`.
     """
@@ -42,6 +46,9 @@ class RelicConfig:
     code_count: int = 0
     code_width: int = 8
     crop_width: int = 64
+    object_types: int = 0
+    map_width: int = 0
+    map_height: int = 0
     previous_reward: bool = True
     width: int = 64
     heads: int = 4
@@ -70,9 +77,23 @@ class RelicConfig:
                 f"code_count: expected 2 or more with cells and 0 without, saw {self.code_count} "
                 f"with {self.cell_count} cells"
             )
+        if self.landmarks is not None and self.landmarks.feature_count != self.feature_count:
+            raise ValueError(
+                f"feature_count: expected {self.landmarks.feature_count} with object_types "
+                f"{self.object_types} on a map of {self.map_width} x {self.map_height}, saw "
+                f"{self.feature_count}"
+            )
         if self.code_count > MOST_CODES:
             raise ValueError(f"code_count: expected at most {MOST_CODES}, saw {self.code_count}")
         _ = self.transformer
+
+    @property
+    def landmarks(self) -> LandmarkLayout | None:
+        """How the features say where objects are, for a network that recalls them."""
+        if not self.object_types:
+            return None
+        pose = self.map_width + self.map_height + HEADINGS
+        return LandmarkLayout(self.object_types, self.map_width, self.map_height, pose)
 
     @property
     def transformer(self) -> TransformerSettings:

@@ -32,8 +32,8 @@ class ImitationSettings:
 
     transitions: int = 0
     learning_rate: float = 1e-3
-    epochs: int = 2
-    minibatches: int = 4
+    epochs: int = 6
+    minibatches: int = 6
 
     def __post_init__(self) -> None:
         if self.transitions < 0:
@@ -52,6 +52,7 @@ class ImitationFigures:
     cross_entropy: float
     agreement: float  # share of steps at which the teacher's action is the likeliest
     value_loss: float
+    auxiliary: float  # loss of recall
 
 
 class Teacher:
@@ -92,19 +93,20 @@ def imitate(
     label = torch.stack(teacher.labels).T  # (N, T)
     returns = advantages(rollout, trials.next_value, ppo)[1].T
     tokens = Tokens(*(part.transpose(0, 1) for part in rollout.observation))
-    sums, updates = torch.zeros(3), 0
+    sums, updates = torch.zeros(4), 0
     for _ in range(settings.epochs):
         order = torch.randperm(count, generator=generator)
         for part in order.tensor_split(settings.minibatches):
-            logits, value = model(Tokens(*(x[part] for x in tokens)))
+            (logits, value), recall = model.study(Tokens(*(x[part] for x in tokens)))
             wanted = label[part]
             cross_entropy = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
             value_loss = 0.5 * (value - returns[part]).square().mean()
             optimizer.zero_grad(set_to_none=True)
-            (cross_entropy + ppo.value_coefficient * value_loss).backward()
+            loss = cross_entropy + ppo.value_coefficient * value_loss
+            (loss + ppo.auxiliary_coefficient * recall.mean()).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), ppo.grad_clip)
             optimizer.step()
             agreement = (logits.argmax(dim=-1) == wanted).float().mean()
-            sums += torch.stack([cross_entropy, agreement, value_loss]).detach()
+            sums += torch.stack([cross_entropy, agreement, value_loss, recall.mean()]).detach()
             updates += 1
     return ImitationFigures(*(sums / updates).tolist())

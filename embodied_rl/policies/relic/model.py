@@ -19,7 +19,9 @@ from embodied_rl.nn.episodes import EpisodePositions
 from embodied_rl.nn.episodic_transformer import EpisodicTransformer
 from embodied_rl.nn.kv_cache import KVCache
 from embodied_rl.policies.relic.config import RelicConfig
+from embodied_rl.policies.relic.recall import Recall
 from embodied_rl.policies.relic.tokens import Tokens
+from embodied_rl.training.ppo import Evaluation
 
 
 class CropEmbedding(nn.Module):
@@ -60,6 +62,9 @@ class RelicModel(nn.Module):
         self.out = nn.Linear(config.width, config.width)
         self.actor = nn.Linear(config.width, config.action_count)
         self.critic = nn.Linear(config.width, 1)
+        self.recall: Recall | None = None
+        if config.landmarks is not None:
+            self.recall = Recall(config.width, config.landmarks)
         # Nearly equal odds at the beginning: nothing is known about any action.
         for head, gain in ((self.actor, 0.01), (self.critic, 1.0)):
             nn.init.orthogonal_(head.weight, gain)
@@ -82,14 +87,23 @@ class RelicModel(nn.Module):
         """Whole trials ``(B, T)``, with gradients through all steps."""
         return self._heads(self.transformer(self.embed(tokens), tokens.episode))
 
-    def evaluate(self, observation: Tokens, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Whole trials ``(T, B)``, time first, and the actions taken ``(T, B)`` -> log-probability,
-        entropy and value, ``(T, B)`` each."""
-        logits, value = self(Tokens(*(part.transpose(0, 1) for part in observation)))
+    def study(self, tokens: Tokens) -> tuple[Outputs, Tensor]:
+        """As `forward`, and the loss of recall of each step ``(B, T)``, 0 without such a part."""
+        hidden = self.transformer(self.embed(tokens), tokens.episode)
+        loss = torch.zeros(tokens.action.shape)
+        if self.recall is not None:
+            loss = self.recall.loss(hidden, tokens.features)
+        return self._heads(hidden), loss
+
+    def evaluate(self, observation: Tokens, action: Tensor) -> Evaluation:
+        """Whole trials ``(T, B)``, time first, and the actions taken ``(T, B)``; the auxiliary loss
+        is that of recall."""
+        tokens = Tokens(*(part.transpose(0, 1) for part in observation))
+        (logits, value), recall = self.study(tokens)
         log_p = logits.log_softmax(dim=-1)
         chosen = log_p.gather(-1, action.T[..., None])[..., 0]
         entropy = -(log_p.exp() * log_p).sum(dim=-1)
-        return chosen.T, entropy.T, value.T
+        return Evaluation(chosen.T, entropy.T, value.T, recall.T)
 
     def new_cache(
         self,

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from embodied_rl.training.ppo import Evaluation
+
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _ACTIVATIONS = {"tanh": nn.Tanh, "elu": nn.ELU}
 
@@ -48,12 +50,13 @@ class GaussianActorCritic(nn.Module):
         action = mean + noise * self.log_std.exp()
         return action, self._log_probability(noise), self.value(observation)
 
-    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability, entropy and value ``(B,)`` of actions that were taken."""
+    def evaluate(self, observation: Tensor, action: Tensor) -> Evaluation:
+        """Of actions that were taken, ``(B,)`` each."""
         noise = (action - self.actor(observation)) * (-self.log_std).exp()
         entropy = (self.log_std + 0.5 + _HALF_LOG_2PI).sum()
         log_probability = self._log_probability(noise)
-        return log_probability, entropy.expand_as(log_probability), self.value(observation)
+        entropy = entropy.expand_as(log_probability)
+        return Evaluation(log_probability, entropy, self.value(observation))
 
     def _log_probability(self, noise: Tensor) -> Tensor:
         """Of actions ``noise`` deviations away from the mean."""

@@ -62,7 +62,9 @@ class EgocentricNavigation:
 
     A view has a crop of 7 x 7 cells (row by row from the robot's own, each from left to right;
     cells behind walls are UNSEEN) and one-hot features: wanted type, x, y, heading in the world's
-    frame. A world is named by its layout's seed. Furniture is as good as a wall.
+    frame; then for each type x and y of the object of that type, all 0 unless it is in the crop:
+    the same that crop and pose say, in the frame in which it can be remembered. A world is named by
+    its layout's seed. Furniture is as good as a wall.
 
     Args:
         camera_rad: angle of view of the camera that shows the objects; None: they show in all cells
@@ -91,8 +93,9 @@ class EgocentricNavigation:
         self.near = Sight(near_offsets(SUCCESS_CELLS))
         self.cell_count = len(self.sight.offsets)
         self.code_count = FIRST_OBJECT + settings.types
-        self.feature_sizes = (settings.types, settings.width, settings.height, 4)
-        self.feature_count = sum(self.feature_sizes)
+        self._told_sizes = [settings.types, settings.width, settings.height, 4]
+        self.feature_count = sum(self._told_sizes)
+        self.feature_count += settings.types * (settings.width + settings.height)
 
     def worlds(self, split: str) -> Tensor:
         return torch.arange(*WORLDS[choose("split", split, WORLDS)])
@@ -226,9 +229,23 @@ class EgocentricNavigation:
 
     def view(self, cells: Tensor, wanted: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> View:
         """Codes ``(N, C)``, wanted types and poses ``(N,)`` as the network is told them."""
-        parts = zip((wanted, x, y, heading), self.feature_sizes)
-        shown = torch.cat([F.one_hot(part, size) for part, size in parts], dim=-1)
-        return View(cells, shown.float())
+        parts = zip((wanted, x, y, heading), self._told_sizes)
+        shown = [F.one_hot(part, size) for part, size in parts]
+        cell_x, cell_y = self.sight.cells(x, y, heading)
+        for kind in range(self.layout_settings.types):
+            here = cells == FIRST_OBJECT + kind
+            place, found = here.int().argmax(dim=1, keepdim=True), here.any(dim=1, keepdim=True)
+            sizes = (self.layout_settings.width, self.layout_settings.height)
+            for axis, size in zip((cell_x, cell_y), sizes):
+                # unseen cells may lie outside the map; they are not shown
+                at = axis.gather(1, place)[:, 0].clamp(0, size - 1)
+                shown.append(F.one_hot(at, size) * found)
+        return View(cells, torch.cat(shown, dim=-1).float())
+
+    def told(self, view: View) -> tuple[Tensor, ...]:
+        """Wanted type, x, y and heading ``(N,)`` as a view says them."""
+        told = view.features[:, : sum(self._told_sizes)].split(self._told_sizes, dim=-1)
+        return tuple(part.argmax(dim=-1) for part in told)
 
 
 def _drawn(layouts: list[Layout], steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

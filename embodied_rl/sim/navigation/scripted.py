@@ -49,8 +49,7 @@ class MapSearcher:
         if not self._keep:
             self._map[first] = UNSEEN
             self._inspected[first] = False
-        parts = view.features.split(list(self._world.feature_sizes), dim=-1)
-        wanted, x, y, heading = (part.argmax(dim=-1) for part in parts)
+        wanted, x, y, heading = self._world.told(view)
         self._note(view.cells, x, y, heading)
         free = (self._map != WALL) & (self._map != UNSEEN)
         targets = self._map == (wanted + FIRST_OBJECT)[:, None, None]

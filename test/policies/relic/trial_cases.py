@@ -13,14 +13,10 @@ from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
 
 
 def config_for(world: TrialWorld, **changes: object) -> RelicConfig:
-    return RelicConfig(
-        action_count=world.action_count,
-        horizon=world.horizon,
-        feature_count=world.feature_count,
-        cell_count=world.cell_count,
-        code_count=world.code_count,
-        **{"width": 16, "heads": 2, "layers": 2, "mlp": 32, **changes},  # type: ignore[arg-type]
-    )
+    keys = ("action_count", "horizon", "feature_count", "cell_count", "code_count")
+    shown = {key: getattr(world, key) for key in keys}
+    small = {"width": 16, "heads": 2, "layers": 2, "mlp": 32}
+    return RelicConfig(**{**shown, **small, **changes})  # type: ignore[arg-type]
 
 
 def opinionated(config: RelicConfig, seed: int = 0) -> RelicModel:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embodied_rl.policies.tgpo.baselines.config import ARENA_M, BaselineRun, LearnerSettings
 from embodied_rl.policies.tgpo.model import GaussianActorCritic
 from embodied_rl.sim.stl_tasks.task import StlTask
-from embodied_rl.training.ppo import Rollout, learning_rate, update
+from embodied_rl.training.ppo import Evaluation, Rollout, learning_rate, update
 from embodied_rl.training.supervised import step_seed
 
 
@@ -96,7 +96,7 @@ class RecurrentActorCritic(nn.Module):
     def actor(self, observation: Tensor) -> Tensor:
         return self._heads.actor(self.remembered(observation))
 
-    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, observation: Tensor, action: Tensor) -> Evaluation:
         """On whole episodes ``(T, B, D)``."""
         return self._heads.evaluate(self._memory(observation)[0], action)
 
