@@ -25,6 +25,13 @@ def _load_ptp(folder: Path, embodiment: Embodiment, task: str | None, **options:
     return load_ptp(folder, embodiment, **options)  # one model may be tried on any task
 
 
+def _load_relic(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
+    from embodied_rl.policies.relic.controller import load_controller
+
+    del options["budget_s"]  # one step takes milliseconds, and nothing of it can be left out
+    return load_controller(folder, embodiment, **options)
+
+
 def _load_tgpo(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
     from embodied_rl.policies.tgpo.controller import load_controller
 
@@ -32,7 +39,12 @@ def _load_tgpo(folder: Path, embodiment: Embodiment, task: str | None, **options
 
 
 # "policy" key of a checkpoint's config -> its loader; each imports its own package when asked for
-LOADERS: dict[str, Callable[..., Policy]] = {"ptp": _load_ptp, "tgpo": _load_tgpo}
+LOADERS: dict[str, Callable[..., Policy]] = {
+    "ptp": _load_ptp,
+    "relic": _load_relic,
+    "tgpo": _load_tgpo,
+}
+IN_CONTEXT = ("relic",)  # policies that keep a context over episodes
 
 
 def models_folders() -> list[Path]:
@@ -97,6 +109,7 @@ def load_policy(
     *,
     samples: int | None = None,
     budget_s: float | None = None,
+    context_steps: int | None = None,
     device: str = "auto",
 ) -> Policy:
     """A policy ready for `reset`.
@@ -108,12 +121,19 @@ def load_policy(
         samples: candidates that each plan is chosen from; None takes the model's own number.
         budget_s: time after which a policy with several candidates makes do with fewer; None
             leaves them all, which a run that must be repeatable needs.
+        context_steps: most steps that a policy keeps in its context; only of one that learns in
+            context.
         device: where its networks are computed: auto (a GPU if there is one), cpu, cuda, cuda:N.
 
     Raises:
         UserError: unknown name, a checkpoint that does not fit the embodiment, or `samples` that
-            the policy cannot draw, or a device that is not here.
+            the policy cannot draw, or a context or device that it cannot have.
     """
+    if context_steps is not None and model_policy(name) not in IN_CONTEXT:
+        raise UserError(
+            f"context_steps: expected none for '{name}', which keeps no context over episodes, saw "
+            f"{context_steps}"
+        )
     if name == EXPERT:
         if samples not in (None, 1):
             raise UserError(f"samples: expected 1 for the expert, which plans once, saw {samples}")
@@ -127,6 +147,7 @@ def load_policy(
     if policy not in LOADERS:
         known = ", ".join(sorted(LOADERS))
         raise UserError(f"{folder / CONFIG}: policy: expected one of {known}, saw {policy!r}")
-    return LOADERS[policy](
-        folder, embodiment, task, samples=samples, budget_s=budget_s, device=device
-    )
+    options: dict[str, Any] = {"samples": samples, "budget_s": budget_s, "device": device}
+    if context_steps is not None:
+        options["context_steps"] = context_steps
+    return LOADERS[policy](folder, embodiment, task, **options)

@@ -24,7 +24,7 @@ def test_expert(tabletop):
     assert policy.spec.embodiment == "ur5e_2f85"
     with pytest.raises(UserError, match="pick_place, replace_object"):
         registry.load_policy("expert", tabletop)
-    with pytest.raises(UserError, match="valid: count_pushes, pick_place"):
+    with pytest.raises(UserError, match="valid: count_pushes, find_object, pick_place"):
         registry.load_policy("expert", tabletop, "juggle")
 
 
@@ -41,5 +41,11 @@ def test_names_and_folders(models, tmp_path):
 
 def test_unknown_policy_in_a_checkpoint(models, tabletop):
     (models / "ptp_one" / "config.yaml").write_text("policy: magic\n")
-    with pytest.raises(UserError, match="expected one of ptp, tgpo, saw 'magic'"):
+    with pytest.raises(UserError, match="expected one of ptp, relic, tgpo, saw 'magic'"):
         registry.load_policy("ptp_one", tabletop)
+
+
+def test_a_context_is_only_for_a_policy_that_keeps_one(models, tabletop):
+    for name in ("expert", "ptp_one"):
+        with pytest.raises(UserError, match=f"context_steps: expected none for '{name}'.*saw 64"):
+            registry.load_policy(name, tabletop, "replace_object", context_steps=64)

@@ -237,7 +237,8 @@ class RelicController:
         begin_s = time.perf_counter()
         limit = self._memory.cache.limit
         if self._memory.length == limit:
-            self._dropped += self._memory.make_room(limit - 1).episodes
+            running = self._time > 0
+            self._dropped += self._memory.make_room(limit - 1, running).episodes
         logits = self._memory.step(tokens).logits.cpu()
         self._step_ms = (time.perf_counter() - begin_s) * 1e3
         mass = self._model.transformer.sink_mass(self._memory.cache)

@@ -98,19 +98,22 @@ class TrialMemory:
         self.cache.clear()
         self._first_episode = 0
 
-    def make_room(self, keep: int) -> Dropped:
+    def make_room(self, keep: int, running: bool = True) -> Dropped:
         """Forgets whole episodes, oldest first, until at most ``keep`` steps are left.
+
+        Args:
+            running: the newest episode goes on, and cannot be forgotten.
 
         What stays is as it was encoded, with what it had gathered from the forgotten episodes.
         That takes milliseconds; to encode it anew, which grows with the square of the context, is
         for a moment when the robot stands: `encode`.
 
         Raises:
-            UserError: the running episode alone has more than ``keep`` steps.
+            UserError: a running episode alone has more than ``keep`` steps.
         """
         starts = (self.tokens.time[0] == 0).nonzero()[:, 0].tolist() + [self.length]
         count = next(i for i, start in enumerate(starts) if self.length - start <= keep)
-        if 0 < self.length == starts[count]:
+        if running and 0 < self.length == starts[count]:
             raise UserError(
                 f"context: expected a running episode of at most {keep} steps, saw "
                 f"{self.length - starts[-2]}; begin a new episode or raise the limit"

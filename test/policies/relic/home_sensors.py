@@ -9,36 +9,10 @@ import math
 
 import numpy as np
 
-from embodied_rl.core.embodiment import Embodiment, Stream
+from embodied_rl.core.embodiment import Stream
 from embodied_rl.sim.navigation.layout import Layout
 
-ODOMETRY = "topic: odom, type: nav_msgs/msg/Odometry, rate_hz: 20, max_age_s: 0.2"
-PICTURE = "type: sensor_msgs/msg/Image, shape: [72, 128], rate_hz: 5, max_age_s: 0.3"
-ROBOT = f"""
-name: searcher
-control_rate_hz: 10
-base_frame: odom
-streams:
-  base_position: {{{ODOMETRY}, field: position, unit: m}}
-  base_yaw: {{{ODOMETRY}, field: yaw, unit: rad}}
-  base_linear_velocity: {{{ODOMETRY}, field: linear_velocity, unit: m/s}}
-  base_angular_velocity: {{{ODOMETRY}, field: angular_velocity, unit: rad/s}}
-  scan: {{topic: scan, type: sensor_msgs/msg/LaserScan, beams: 360, rate_hz: 10, max_age_s: 0.2,
-         angle_min_rad: -3.141592653589793, angle_increment_rad: 0.017453292519943295,
-         range_min_m: 0.05, range_max_m: 8.0}}
-  camera_front_depth: {{topic: camera/front/depth, encoding: 32FC1, {PICTURE}}}
-  camera_front_segmentation: {{topic: camera/front/segmentation, encoding: mono16, {PICTURE}}}
-commands:
-  base: {{topic: cmd_vel, type: geometry_msgs/msg/TwistStamped,
-         dimensions: [linear_x, angular_z], lower: [-0.2, -1.5], upper: [0.6, 1.5],
-         max_acceleration: [1, 6]}}
-"""
 CAMERA_M, OBJECT_M, RADIUS_M = 0.25, 0.65, 0.125
-
-
-def searcher() -> Embodiment:
-    """A base with lidar and a camera that tells objects apart."""
-    return Embodiment.parse(ROBOT, "searcher.yaml")
 
 
 def cast(layout: Layout, origin: np.ndarray, angles: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from home_sensors import ROBOT, images_from, scan_from, searcher
+import yaml
+from home_sensors import images_from, scan_from
 
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
@@ -15,8 +16,10 @@ from embodied_rl.policies.relic.perception import CropPerception, GridPose
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.egocentric import FIRST_OBJECT, UNSEEN
 from embodied_rl.sim.navigation.registry import CAMERA_RAD, make_trial_world
+from embodied_rl.sim.registry import world_embodiment
 
-STREAMS = searcher().streams
+BODY = world_embodiment("apartment")
+STREAMS = BODY.streams
 SHAPE = STREAMS["camera_front_depth"].shape
 
 
@@ -27,7 +30,7 @@ def world():
 
 @pytest.fixture
 def perception(world):
-    return CropPerception(world, searcher(), CAMERA_RAD)
+    return CropPerception(world, BODY, CAMERA_RAD)
 
 
 def random_pose(layout, random) -> GridPose:
@@ -118,7 +121,7 @@ def test_a_beam_without_a_return_says_that_the_way_is_free(perception):
 def test_pixels_land_in_the_cells_that_they_show():
     """The middle of the picture is straight ahead, its edges half the angle of view to the side."""
     world = make_trial_world("apartment")
-    odd = Embodiment.parse(ROBOT.replace("[72, 128]", "[72, 127]"))
+    odd = Embodiment.parse(BODY.text.replace("[72, 128]", "[72, 127]"))
     perception = CropPerception(world, odd, math.pi / 2)
     pose = GridPose(6, 6, 1).centre(0.5)  # along +y, so left is -x
     depth, ids = np.full((72, 127), 1.0, dtype=np.float32), np.zeros((72, 127), dtype=np.uint16)
@@ -158,27 +161,35 @@ def test_a_position_outside_the_home_is_named(perception):
         perception.locate(np.array([-0.1, 2.0, 0.0]))
 
 
+def changed(key: str, **changes) -> Embodiment:
+    """The robot with keys of one stream set; the stream left out without any."""
+    data = yaml.safe_load(BODY.text)
+    stream = data["streams"].pop(key)
+    if changes:
+        data["streams"][key] = {**stream, **changes}
+    return Embodiment.parse(yaml.safe_dump(data), "r.yaml")
+
+
 @pytest.mark.parametrize(
-    ("replaced", "by", "said"),
+    ("key", "changes", "said"),
     [
-        ("  scan:", "  lidar:", "no stream 'scan'"),
-        ("encoding: 32FC1", "encoding: 16UC1", "camera_front_depth: expected 32FC1 of shape"),
-        ("encoding: mono16", "encoding: mono8", "_segmentation: expected mono16 .*saw mono8"),
-        ("mono16, type: sensor_msgs/msg/Image, shape: [72, 128]",
-         "mono16, type: sensor_msgs/msg/Image, shape: [9, 16]", r"\[72, 128\], saw mono16 of .*9"),
+        ("scan", {}, "no stream 'scan'"),
+        ("camera_front_depth", {"encoding": "16UC1"}, "expected 32FC1 of shape"),
+        ("camera_front_segmentation", {"encoding": "mono8"}, "expected mono16 .*saw mono8"),
+        (
+            "camera_front_segmentation",
+            {"shape": [9, 16]},
+            r"\[72, 128\], saw mono16 of .*\[9, 16\]",
+        ),
     ],
-)  # fmt: skip
-def test_a_robot_that_cannot_see_like_this_is_refused(world, replaced, by, said):
-    assert replaced in ROBOT
-    body = Embodiment.parse(ROBOT.replace(replaced, by), "r.yaml")
+)
+def test_a_robot_that_cannot_see_like_this_is_refused(world, key, changes, said):
     with pytest.raises(UserError, match=f"r.yaml: .*{said}"):
-        CropPerception(world, body, CAMERA_RAD)
+        CropPerception(world, changed(key, **changes), CAMERA_RAD)
 
 
 def test_a_scan_that_is_no_lidar_is_refused(world):
-    lines = ROBOT.replace("  scan:", "  lidar:").replace("camera_front_depth:", "scan:")
-    extra = lines.replace("commands:", "  camera_front_depth: {topic: d, encoding: 32FC1, "
-                          "type: sensor_msgs/msg/Image, shape: [72, 128], rate_hz: 5, "
-                          "max_age_s: 0.3}\ncommands:")  # fmt: skip
+    data = yaml.safe_load(BODY.text)
+    data["streams"]["scan"] = {**data["streams"]["camera_front_depth"], "topic": "flat"}
     with pytest.raises(UserError, match="streams.scan: expected a lidar, saw sensor_msgs/msg/Im"):
-        CropPerception(world, Embodiment.parse(extra), CAMERA_RAD)
+        CropPerception(world, Embodiment.parse(yaml.safe_dump(data)), CAMERA_RAD)
