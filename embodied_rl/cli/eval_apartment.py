@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 TASK = "apartment"  # of the checkpoints that are meant
 TRIALS = 20  # unless told otherwise
-COLUMNS = ("success", "twin's", "robot - twin", "SPL", "twin's", "robot - twin")
+COLUMNS = ("success", "twin", "gap", "SPL", "twin", "gap")
+NAMES = {"success": "success", "efficiency": "SPL"}
 
 
 def evaluate_checkpoint(
@@ -96,26 +97,23 @@ def evaluation_of(folder: Path, given: Given, seed: int, device: str) -> Evaluat
 
 
 def _rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """One an episode, then the gains, then all episodes."""
-    twin, gap = figures["twin"], figures["gap"]
-    rows = []
+    """One an episode, then the gains."""
+    twin, rows = figures["twin"], []
     for episode in range(figures["episodes"]):
         row = [str(episode + 1)]
-        for key in ("success", "efficiency"):
-            mine, other = (one["by_episode"][key][episode] for one in (figures, twin))
-            row += [span(mine), f"{other[0]:.2f}", span(gap[key]["by_episode"][episode])]
+        for key in NAMES:
+            row += _cells(*(one["by_episode"][key][episode] for one in (figures, twin)))
         rows.append(row)
-    for key, text in (("last", "last - first"), ("late", "late - first")):
+    for late, text in (("last", "last - first"), ("late", "late - first")):
         row = [text]
-        for measure in ("success", "efficiency"):
-            mine, other = (one["gain"][measure][key] for one in (figures, twin))
-            row += [span(mine), f"{other[0]:.2f}", ""]
+        for key in NAMES:
+            row += _cells(*(one["gain"][key][late] for one in (figures, twin)))
         rows.append(row)
-    row = ["all"]
-    for key in ("success", "efficiency"):
-        means = (_mean(one["by_episode"][key]) for one in (figures, twin))
-        row += [*(f"{mean:.2f}" for mean in means), span(gap[key]["all"])]
-    return [*rows, row]
+    return rows
+
+
+def _cells(robot: Sequence[float], twin: Sequence[float]) -> list[str]:
+    return [span(robot), f"{twin[0]:.2f}", f"{robot[0] - twin[0]:+.2f}"]
 
 
 def _mean(values: Sequence[Sequence[float]]) -> float:
@@ -130,17 +128,22 @@ def _table(figures: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("episode", *COLUMNS):
         table.add_column(column)
-    episodes = figures["episodes"]
     for number, row in enumerate(_rows(figures)):
-        table.add_row(*row, end_section=number in (episodes - 1, episodes + 1))
+        table.add_row(*row, end_section=number == figures["episodes"] - 1)
     return table
 
 
 def _notes(figures: Mapping[str, Any]) -> list[str]:
     pairs, reasons = figures["pairs"], figures["reasons"]
+    means = []
+    for key, name in NAMES.items():
+        mine, other = (_mean(one["by_episode"][key]) for one in (figures, figures["twin"]))
+        gap = span(figures["gap"][key]["all"])
+        means.append(f"{name} {mine:.3f}, the twin's {other:.3f}, robot - twin {gap}")
     lines = [
-        "95 % intervals over trials; late: from the sixth on; robot - twin: same home, start and "
-        "target.",
+        "95 % intervals over trials; late: from the sixth on; gap: robot - twin in the same homes, "
+        "from the same starts, to the same targets.",
+        f"All episodes: {'; '.join(means)}.",
         by_memory(figures) + ".",
         f"Episodes: both succeeded in {pairs['both']}, the robot alone in {pairs['robot_alone']}, "
         f"the twin alone in {pairs['twin_alone']}, neither in {pairs['neither']}.",

@@ -211,7 +211,7 @@ def test_given_episodes_are_those_of_the_simulator() -> None:
 
 
 def test_table_and_notes(played) -> None:
-    given, _, results, _ = played
+    given, twin, results, _ = played
     world = grid()
     loaded = Loaded("small", opinionated(config_for(world), 3), world)
     found = apartment.beside(loaded, given, results, 0)
@@ -221,18 +221,12 @@ def test_table_and_notes(played) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(eval_apartment._table(figures))
     rows = [line.split("│") for line in console.export_text().splitlines() if "│" in line]
-    assert [row[1].strip() for row in rows] == [
-        *"123456",
-        "last - first",
-        "late - first",
-        "all",
-    ]
-    mean = float(found.figures["by_episode"]["success"][0][0])
-    assert (
-        rows[0][2].strip().startswith(f"{mean:.2f} [") and rows[0][4].strip() == "0.00 [0.00, 0.00]"
-    )
+    assert [row[1].strip() for row in rows] == [*"123456", "last - first", "late - first"]
+    mean, cells = found.figures["by_episode"]["success"][0][0], [cell.strip() for cell in rows[0]]
+    assert cells[2].startswith(f"{mean:.2f} [") and cells[3:5] == [f"{mean:.2f}", "+0.00"]
     notes = "\n".join(eval_apartment._notes(figures))
     assert "outcome in 11, all commands in 10 of 12 episodes" in notes
+    assert f"success {twin.success.double().mean():.3f}, the twin's" in notes
     assert f"both succeeded in {found.figures['pairs']['both']}," in notes
     card = eval_apartment._card_text(figures)
     assert "| 4 | " in card and "embodied_rl eval small --trials 5 --seed 0 --ros" in card
