@@ -112,6 +112,9 @@ def accumulated_update(
                 )  # fmt: skip
                 loss = policy_loss + settings.value_coefficient * value_loss
                 loss = loss - settings.entropy_coefficient * entropy.mean()
+                if found.auxiliary is not None:
+                    auxiliary = found.auxiliary[loss_from:].mean()
+                    loss = loss + settings.auxiliary_coefficient * auxiliary
                 (loss / len(part)).backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimizer.step()
