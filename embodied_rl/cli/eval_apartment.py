@@ -74,7 +74,7 @@ def evaluate_checkpoint(
         with atomic_write(json_path) as path:
             path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if picture is not None:
-        title = f"{loaded.name} in the apartment, trial 1"
+        title = f"{loaded.name} in the apartment; paths of the first trial"
         draw(picture, title, *found.shown, figures, ("grid twin", figures["twin"]))
     if card:
         record_measurement(folder, _card_text(figures))
