@@ -30,7 +30,7 @@ ENCODINGS = {DEPTH: "32FC1", SEGMENTATION: "mono16"}
 SAMPLE_CELLS = 0.1  # distance of the points at which a beam is looked at
 FREE_SAMPLES = 2  # of beams that have crossed a free cell
 FACE_CELLS = 0.2  # an end point this near to a line of the grid is on the side of an obstacle
-CORNER_CELLS = 0.06  # this near to two lines it may be on either obstacle, and counts for none
+CORNER_CELLS = 0.12  # this near to two lines it may be on either obstacle, and counts for none
 PIXELS = 2  # of an object in a cell; at the far end of the crop it has about seven
 SHARE = 0.3  # of an object's pixels; those on its edge may show the depth of what is behind it
 
