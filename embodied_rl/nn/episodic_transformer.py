@@ -11,18 +11,17 @@ Pre-norm blocks without biases: attention with sinks, then a gated feed-forward 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_rl.nn.attention import KeysValues
+from embodied_rl.nn.decoding import NORM_EPS, BlockWeights, extend_block, normed
 from embodied_rl.nn.episodes import Rotation, rotation
 from embodied_rl.nn.kv_cache import CacheShape, KVCache
 from embodied_rl.nn.sink_attention import MODES, NONE, TOKEN, SinkAttention, causal_mask, sink_share
 
-NORM_EPS = 1e-6
 WEIGHT_STD = 0.02
 PIECE = 512  # tokens that are put behind a past at once: bounds the mask
 
@@ -71,33 +70,10 @@ class GatedMlp(nn.Module):
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """``(..., W)`` -> ``(..., inner)``, what ``down`` is to be applied to."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return F.gelu(gate, approximate="tanh") * up
-
     def forward(self, x: Tensor) -> Tensor:
         """``(..., W)`` -> ``(..., W)``."""
-        return self.down(self.hidden(x))
-
-
-@lru_cache
-def _least_length(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # kept for calls in any mode
-        return torch.full((1,), (width * NORM_EPS) ** 0.5, dtype=dtype, device=device)
-
-
-def normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """``norm(x)`` in half the time on a processor, for which torch has no kernel of it."""
-    width = x.shape[-1]
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    length = torch.hypot(length, _least_length(width, x.dtype, x.device))
-    return x * (norm.weight * width**0.5 / length)
-
-
-def added(x: Tensor, y: Tensor, linear: nn.Linear) -> Tensor:
-    """``x + linear(y)`` at once, ``(B, m, W)``."""
-    return torch.addmm(x.flatten(0, 1), y.flatten(0, 1), linear.weight.t()).view_as(x)
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.gelu(gate, approximate="tanh") * up)
 
 
 class Block(nn.Module):
@@ -118,17 +94,14 @@ class Block(nn.Module):
         x = x + self.attention(self.norm_attention(x), turn, sinks, mask)
         return x + self.mlp(self.norm_mlp(x))
 
-    def extend(
-        self, x: Tensor, turn: Rotation, cache: KVCache, layer: int, mask: Tensor | None
-    ) -> Tensor:
-        """The next ``(B, m, W)`` of sequences whose past is in ``cache`` -> ``(B, m, W)``.
-
-        Without gradients. A step of one token costs as much in calls of kernels as in arithmetic,
-        so there are as few of them here, and of as few kinds, as can be.
-        """
-        heads = self.attention.extend(normed(x, self.norm_attention), turn, cache, layer, mask)
-        x = added(x, heads, self.attention.out)
-        return added(x, self.mlp.hidden(normed(x, self.norm_mlp)), self.mlp.down)
+    @property
+    def weights(self) -> BlockWeights:
+        """For decoding."""
+        attention, mlp = self.attention, self.mlp
+        return BlockWeights(
+            self.norm_attention.weight, attention.qkv.weight, attention.out.weight,
+            self.norm_mlp.weight, mlp.gate_up.weight, mlp.down.weight,
+        )  # fmt: skip
 
 
 class EpisodicTransformer(nn.Module):
@@ -139,6 +112,7 @@ class EpisodicTransformer(nn.Module):
         self.settings = settings
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.norm = nn.RMSNorm(settings.width, eps=NORM_EPS)
+        self._gathered: list[BlockWeights] = []
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=WEIGHT_STD)
@@ -227,10 +201,17 @@ class EpisodicTransformer(nn.Module):
             cache.turned = episode.clone(), self._turn(episode)
         turn = cache.turned[1]
         allowed = None if self.settings.inter_episode else self._cached_mask(cache, episode)
-        for layer, block in enumerate(self.blocks):
-            x = block.extend(x, turn, cache, layer, allowed)
+        new = x.flatten(0, 1)
+        for layer, weights in enumerate(self._weights()):
+            new = extend_block(new, weights, turn, cache, layer, allowed)
         cache.advance(x.shape[1])
-        return normed(x, self.norm)
+        return normed(new, self.norm.weight).view_as(x)
+
+    def _weights(self) -> list[BlockWeights]:
+        """The parameters, gathered once; anew where the network was given other ones."""
+        if not self._gathered or self._gathered[0].qkv is not self.blocks[0].attention.qkv.weight:
+            self._gathered = [block.weights for block in self.blocks]
+        return self._gathered
 
     @torch.no_grad()
     def sink_mass(self, cache: KVCache) -> Tensor:

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.episodes import Rotation, rotate
-from embodied_rl.nn.kv_cache import KVCache
 
 NONE, K0V0, KV0, K0V, KV, TOKEN = MODES = ("none", "k0v0", "kv0", "k0v", "kv", "token")
 
@@ -139,21 +138,4 @@ class SinkAttention(nn.Module):
         memory = KeysValues(*own)
         if sinks is not None:
             memory = memory.with_first(sinks)
-        return self.out(_joined(attend(query, memory, mask)))
-
-    def extend(
-        self, x: Tensor, turn: Rotation, cache: KVCache, layer: int, mask: Tensor | None
-    ) -> Tensor:
-        """The next tokens ``(B, m, W)`` of sequences whose past is in ``cache``; writes theirs.
-
-        Returns:
-            ``(B, m, W)``, what ``out`` is to be applied to.
-        """
-        qkv = self.project(x, turn)
-        cache.queries.append(qkv[0, :, :, -1:])
-        return _joined(attend(qkv[0], cache.write(layer, qkv[1:]), mask)).to(x.dtype)
-
-
-def _joined(heads: Tensor) -> Tensor:
-    """``(B, H, n, Dh)`` -> ``(B, n, W)``."""
-    return heads.transpose(1, 2).flatten(2)
+        return self.out(attend(query, memory, mask).transpose(1, 2).flatten(2))
