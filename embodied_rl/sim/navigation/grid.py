@@ -97,10 +97,11 @@ def poses_that_see(sight: Sight, opaque: Tensor, targets: Tensor) -> Tensor:
     """
     maps, height, width = opaque.shape
     row, x, y, heading = all_poses(maps, height, width)
-    inside = ~opaque[row, y, x]
+    edge = int(sight.offsets.abs().max())
+    near = F.max_pool2d(targets[:, None].float(), 2 * edge + 1, stride=1, padding=edge)[:, 0] > 0
+    inside = (near & ~opaque)[row, y, x]
     row, x, y, heading = (part[inside] for part in (row, x, y, heading))
     seen = sight.look(opaque, row, x, y, heading)
-    edge = int(sight.offsets.abs().max())
     padded = F.pad(targets, (edge, edge, edge, edge))
     cell_x, cell_y = sight.cells(x, y, heading)
     found = (seen & padded[row[:, None], cell_y + edge, cell_x + edge]).any(dim=-1)
