@@ -72,6 +72,11 @@ class Row:
         ]
 
 
+def in_trials(rows: list[Row]) -> bool:
+    """Whether several episodes in a row share one world."""
+    return any(row.info.trial != row.info.episode for row in rows)
+
+
 class EpisodeNode(Node):
     def __init__(self, stop: Stop):
         super().__init__("episode_node")
@@ -230,6 +235,8 @@ class EpisodeNode(Node):
         )
         # Only names and reasons give way to a narrow terminal; a figure is never cut.
         table.add_column("episode", justify="right", no_wrap=True)
+        if in_trials(self._rows):
+            table.add_column("trial", justify="right", no_wrap=True)
         table.add_column("success", max_width=16)
         for name in ("steps", "real-\ntime"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -241,14 +248,15 @@ class EpisodeNode(Node):
         return table
 
     def _cells(self, row: Row) -> list[RenderableType]:
+        numbers = [str(row.info.episode), *([str(row.info.trial)] if in_trials(self._rows) else [])]
         if row.outcome is None:
-            return [str(row.info.episode), "...", "", f"{row.wall_s:.1f} s", "", "", ""]
+            return [*numbers, "...", "", f"{row.wall_s:.1f} s", "", "", ""]
         report = row.report
         colour = "green" if row.outcome.success else "red"
         verdict = "yes" if row.outcome.success else f"no: {row.outcome.reason}"
         p50, p95 = report.get("latency_p50_ms"), report.get("latency_p95_ms")
         return [
-            str(row.info.episode),
+            *numbers,
             f"[{colour}]{verdict}[/]",
             str(report["ticks"] - 1),
             f"x{row.simulated_s / max(row.wall_s, 1e-9):.1f}",
@@ -262,6 +270,7 @@ class EpisodeNode(Node):
         results = [
             {
                 "episode": row.info.episode,
+                "trial": row.info.trial,
                 "seed": row.info.seed,
                 "success": row.outcome.success,
                 "reason": row.outcome.reason,

@@ -9,6 +9,10 @@ asked for. In ``lockstep`` a tick waits for that of the last chunk, in ``realtim
 A policy with a plan shows it on ``policy/plan`` (YAML). One that can be instructed is given what
 comes on ``instruction``; what it refuses is logged, stays in the diagnostics, and changes nothing.
 
+Where somebody announces episodes on ``episode/start``, that one says when a trial begins. Elsewhere
+``~/reset_episode`` begins a new trial and ``~/next_episode`` the next episode of the running one,
+in which a policy that learns in context keeps its memory.
+
 Heartbeat: stamp = last control tick dealt with, frame_id = stamp in ns of the last chunk. In
 ``lockstep`` it is sent once a tick, and the simulator's progress hangs on it; in ``realtime`` a
 steady timer sends it twice a period as long as the node is active.
@@ -40,15 +44,16 @@ from embodied_rl.core.loop import ControlLoop
 from embodied_rl.core.policy import (
     ActionChunk,
     EpisodeInfo,
+    InContext,
     Instructable,
     Planning,
     Policy,
-    Reporting,
 )
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.lifecycle import transition
+from embodied_rl.nodes.policy_report import PolicyReport
 from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
 from embodied_rl.policies.registry import load_policy
@@ -72,6 +77,9 @@ class PolicyNode(LifecycleNode):
         self._samples = optional_parameter(
             self, "samples", Parameter.Type.INTEGER, "candidates a plan is chosen from"
         )
+        self._context_steps = optional_parameter(
+            self, "context_steps", Parameter.Type.INTEGER, "most steps of a context over episodes"
+        )
         self._device = parameter(
             self, "device", "auto", "where to compute: auto, cpu, cuda, or cuda:N"
         )
@@ -79,20 +87,19 @@ class PolicyNode(LifecycleNode):
             parameter(self, "memory_path", "policy_memory.safetensors", "file of ~/save_memory")
         )
         self._instruction = ""
+        self._own_trials = 0
         self._active = False
         self._loop: ControlLoop | None = None
         self._inbox: queue.SimpleQueue[Arrived | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # held while the loop or the policy is touched
         self._announced: EpisodeInfo | None = None
-        self._clear_figures()
+        self._clear_report()
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
 
-    def _clear_figures(self) -> None:
-        self.latency = diagnostics.Percentiles()
-        self._ticks = self._chunks = self._misses = self._skipped = self._unconfirmed = 0
+    def _clear_report(self) -> None:
+        self._report = PolicyReport()
         self._last_arrival_s = 0.0
         self._last_tick_ns = self._last_chunk_ns = 0
-        self._error = self._refused = ""
 
     # Lifecycle
 
@@ -107,6 +114,7 @@ class PolicyNode(LifecycleNode):
             self._task or None,
             samples=self._samples,
             budget_s=budget_s,
+            context_steps=self._context_steps,
             device=self._device,
         )
         self._host(policy)
@@ -131,7 +139,13 @@ class PolicyNode(LifecycleNode):
         self._connections = Connections(self)
         self._service_handles = [
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
-            for name in ("reset_episode", "episode_report", "save_memory", "load_memory")
+            for name in (
+                "reset_episode",
+                "next_episode",
+                "episode_report",
+                "save_memory",
+                "load_memory",
+            )
         ]
         if not self._lockstep:
             half_period_s = self.embodiment.period_ns / 2e9
@@ -200,13 +214,15 @@ class PolicyNode(LifecycleNode):
         return self.count_publishers("episode/start") > 0
 
     def _own_episode(self) -> EpisodeInfo:
-        """On a robot nobody announces episodes: one begins now, with the latest instruction."""
-        now_ns = messages.now_ns(self)
-        return EpisodeInfo(0, now_ns % 2**32, self._task, self._instruction, now_ns)
+        """On a robot nobody announces episodes: the first of a trial begins now, with the latest
+        instruction."""
+        now_ns, trial = messages.now_ns(self), self._own_trials
+        self._own_trials += 1
+        return EpisodeInfo(0, now_ns % 2**32, self._task, self._instruction, now_ns, trial)
 
     def _begin(self, info: EpisodeInfo) -> None:
         assert self._loop is not None
-        self._clear_figures()
+        self._clear_report()
         self._loop.reset(info)
         self._instruct(info.instruction)
 
@@ -225,10 +241,10 @@ class PolicyNode(LifecycleNode):
             return
         try:
             policy.instruct(text)
-            self._refused = ""
+            self._report.refused_instruction = ""
         except UserError as error:
-            self._refused = f"instruction refused: {error}"
-            self.get_logger().error(self._refused)
+            self._report.refused_instruction = f"instruction refused: {error}"
+            self.get_logger().error(self._report.refused_instruction)
             self._diagnostics.publish()
 
     def _on_episode(self, message: String) -> None:
@@ -257,6 +273,37 @@ class PolicyNode(LifecycleNode):
         response.success = not missing
         response.message = "; ".join(missing) or episode.to_yaml()
         return response
+
+    def _on_next_episode(self, request, response):
+        """Begin the next episode of the trial, where nobody announces episodes."""
+        with self._lock:
+            response.success, response.message = self._next_episode()
+        return response
+
+    def _next_episode(self) -> tuple[bool, str]:
+        """Whether it has begun, and its EpisodeInfo as YAML, or why not."""
+        loop = self._loop
+        if not self._active or loop is None or loop.episode is None:
+            return False, "no episode yet"
+        if not isinstance(loop.policy, InContext):
+            return False, (
+                f"policy {loop.policy.spec.name} has no trials: nothing that it learns in one "
+                "episode is kept for the next; use ~/reset_episode"
+            )
+        if self._has_conductor():
+            publishers = self.get_publishers_info_by_topic("episode/start")
+            names = sorted({info.node_name for info in publishers})
+            return False, f"{', '.join(names)} announces the episodes on episode/start"
+        now_ns, before = messages.now_ns(self), loop.episode
+        info = replace(
+            before,
+            episode=before.episode + 1,
+            seed=now_ns % 2**32,
+            instruction=self._instruction or before.instruction,
+            start_ns=now_ns,
+        )
+        self._begin(info)
+        return True, info.to_yaml()
 
     # Data path
 
@@ -314,9 +361,12 @@ class PolicyNode(LifecycleNode):
                 if loop is None or loop.episode is None or not self._is_due(loop):
                     return
                 if not self._lockstep:
-                    self._skipped += loop.skip_to(self._newest_tick(loop))
-                chunk = loop.tick()[1]
-                self._ticks += 1
+                    self._report.skipped += loop.skip_to(self._newest_tick(loop))
+                observation, chunk = loop.tick()
+                worse = self._report.saw(observation, loop.policy, self.embodiment.period_ns)
+                if worse:
+                    self.get_logger().error(worse)
+                    self._diagnostics.publish()
                 self._last_tick_ns = loop.next_tick_ns - self.embodiment.period_ns
                 if chunk is not None:
                     self._send(chunk)
@@ -338,7 +388,7 @@ class PolicyNode(LifecycleNode):
         if messages.now_ns(self) < loop.next_tick_ns + grace_ns:
             return False
         if awaiting:
-            self._unconfirmed += 1
+            self._report.unconfirmed += 1
             loop.give_up_waiting()
         return True
 
@@ -355,7 +405,7 @@ class PolicyNode(LifecycleNode):
         if not self._lockstep:
             now_ns = messages.now_ns(self)
             # Later than one period after its tick, part of the plan was never carried out.
-            self._misses += int(now_ns > stamp_ns + chunk.period_ns)
+            self._report.misses += int(now_ns > stamp_ns + chunk.period_ns)
             chunk = chunk.after(now_ns)
             if not len(chunk.values):
                 self._fail(f"inference took longer than the whole chunk of {stamp_ns} ns")
@@ -363,9 +413,9 @@ class PolicyNode(LifecycleNode):
         names = self.embodiment.action_names
         message = messages.trajectory(chunk, names, slice(0, len(names)))
         self._chunk_publisher.publish(message)
-        self._chunks += 1
+        self._report.chunks += 1
         self._last_chunk_ns = chunk.stamp_ns
-        self.latency.add((time.perf_counter() - self._last_arrival_s) * 1e3)
+        self._report.latency.add((time.perf_counter() - self._last_arrival_s) * 1e3)
 
     def _show_plan(self, policy: Policy) -> None:
         plan = policy.plan() if isinstance(policy, Planning) else None
@@ -382,7 +432,7 @@ class PolicyNode(LifecycleNode):
         if self._active and self._worker.is_alive():
             self._beat()
 
-    # Reports and memory
+    # Memory and reports
 
     def _on_episode_report(self, request, response):
         response.success = True
@@ -416,33 +466,16 @@ class PolicyNode(LifecycleNode):
         return f"{len(blob)} bytes from {self._memory_path}"
 
     def _fail(self, text: str) -> None:
-        if text != self._error:
+        if text != self._report.error:
             self.get_logger().error(text)
-        self._error = text
+        self._report.error = text
         self._diagnostics.publish()
 
     def _figures(self) -> dict[str, object]:
-        loop = self._loop
-        if loop is None:
+        if self._loop is None:
             return {}
-        arrivals = loop.builder.counts
-        return {
-            "policy": loop.policy.spec.name,
-            "episode": loop.episode.episode if loop.episode else -1,
-            "period_s": self.embodiment.period_ns / 1e9,
-            "ticks": self._ticks,
-            "chunks": self._chunks,
-            **self.latency.figures("latency"),
-            "deadline_misses": self._misses,
-            "skipped_ticks": self._skipped,
-            "unconfirmed_chunks": self._unconfirmed,
-            "invalid_rows": loop.invalid_rows,
-            "late_samples": arrivals[Arrival.LATE],
-            "disordered_samples": arrivals[Arrival.DISORDERED],
-            "duplicate_samples": arrivals[Arrival.DUPLICATE],
-            **self._input.figures(),
-            **(loop.policy.figures() if isinstance(loop.policy, Reporting) else {}),
-        }
+        period_s = self.embodiment.period_ns / 1e9
+        return self._report.figures(self._loop, period_s, self._input.figures())
 
     def _status(self) -> diagnostics.Status:
         figures = self._figures()
@@ -451,15 +484,8 @@ class PolicyNode(LifecycleNode):
         if not self._active:
             line = getattr(self, "_last_refusal", None) or "configured, inactive"
             return diagnostics.WARN, line, figures
-        slow = [key for key, meter in self._input.meters.items() if meter.refused]
-        if self._error or slow:
-            line = self._error or self._input.meters[slow[0]].last_refusal
-            return diagnostics.ERROR, line, figures
-        if self._refused:
-            return diagnostics.WARN, self._refused, figures
-        if self._misses or self._skipped:
-            return diagnostics.WARN, f"{self._misses} deadlines missed", figures
-        return diagnostics.OK, "active", figures
+        slow = [meter.last_refusal for meter in self._input.meters.values() if meter.refused]
+        return self._report.status(figures, slow[0] if slow else "")
 
 
 def main() -> int:

@@ -26,12 +26,13 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from embodied_rl.core.embodiment import IMAGE, Embodiment, Stream
-from embodied_rl.core.policy import EpisodeInfo, episode_seed
+from embodied_rl.core.policy import episode_seed
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.actuator_input import ActuatorInput
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.sim.registry import make_simulator
+from embodied_rl.sim.rollout import begin
 
 LAG_S = 0.1  # behind the wall clock by more than this, pacing starts anew
 
@@ -242,16 +243,13 @@ class SimNode(Node):
             return response
         self._episode += 1
         seed = episode_seed(self._seed, self._episode)
-        self.sim.reset(seed)
+        info = begin(self.sim, self._episode, seed)
         self._actuators.reset(self.sim.time_ns, self.sim.command)
         self._timeouts = self._dropped_frames = 0
         self._episode_start_ns = self.sim.time_ns
         self._episode_wall_s = self._wall_s = time.monotonic()
         if self._state in (State.IDLE, State.OVER):
             self._state = State.PAUSED if self._state is State.OVER else State.RUNNING
-        info = EpisodeInfo(
-            self._episode, seed, self.sim.task_name, self.sim.instruction, self.sim.time_ns
-        )
         self._start.publish(String(data=info.to_yaml()))
         self._instruction.publish(String(data=info.instruction))
         response.success, response.message = True, info.to_yaml()
