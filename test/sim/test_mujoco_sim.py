@@ -131,7 +131,7 @@ def test_the_gate_of_an_episode_starts_where_the_robot_is_measured(sim):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"world": "moon"}, "unknown world 'moon'; valid: arena, reach, tabletop"),
+        ({"world": "moon"}, "unknown world 'moon'; valid: apartment, arena, reach, tabletop"),
         ({"task": "juggle"}, "valid: count_pushes, pick_place, replace_object"),
         ({"visuals": "shiny"}, "valid: mesh, primitives"),
         ({"cameras": ("front",)}, "unknown camera 'front'; valid: camera_fixed, .*, wrist"),
