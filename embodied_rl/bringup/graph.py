@@ -130,6 +130,15 @@ _SAMPLES = Argument(
     minimum=1,
     optional=True,
 )
+_CONTEXT_STEPS = Argument(
+    "context_steps",
+    "",
+    "of a policy that learns in context: most steps that it keeps, the oldest episodes go first; "
+    "empty takes the policy's own number",
+    "int",
+    minimum=1,
+    optional=True,
+)
 _DEVICE = Argument(
     "device", "auto", "where the policy is computed: auto (a GPU if there is one), cpu, cuda:N"
 )
@@ -171,6 +180,7 @@ SIM_ARGUMENTS = (
     *MONITOR_ARGUMENTS,
     _POLICY,
     _SAMPLES,
+    _CONTEXT_STEPS,
     _DEVICE,
     Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
     Argument(
@@ -205,6 +215,7 @@ ROBOT_ARGUMENTS = (
     _EMBODIMENT,
     Argument("policy", None, f"a model of models/, or a checkpoint folder; {_SHIPPED_RULE}"),
     _SAMPLES,
+    _CONTEXT_STEPS,
     _DEVICE,
     Argument("task", "", "name of the task, told to the policy"),
     _SPEC,
@@ -362,9 +373,7 @@ def _policy(values: dict[str, Value], out: Path, robot: Embodiment) -> dict[str,
     policy["device"] = values["device"]
     # Robots side by side must not write over each other's memory.
     policy["memory_path"] = values["memory"] or str(out / "policy_memory.safetensors")
-    if values["samples"] != "":
-        policy["samples"] = values["samples"]
-    return policy
+    return policy | {key: values[key] for key in ("samples", "context_steps") if values[key] != ""}
 
 
 def _clock_remap(values: dict[str, Value]) -> tuple[tuple[str, str], ...]:

@@ -64,6 +64,8 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
     }  # fmt: skip
     four = build("sim", {"samples": "4"})
     assert [n.parameters["samples"] for n in four.nodes if n.name == "policy_node"] == [4]
+    few = build("sim", {"context_steps": "500"})
+    assert [n.parameters["context_steps"] for n in few.nodes if n.name == "policy_node"] == [500]
     assert told["command_gate_node"] == {"embodiment", "mode"}
     assert told["recorder_node"] == {"embodiment", "out", "instruction"}
     assert told["episode_node"] == {
