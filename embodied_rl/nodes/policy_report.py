@@ -61,12 +61,12 @@ class PolicyReport:
         }
 
     def status(self, figures: Mapping[str, object], slow: str) -> diagnostics.Status:
-        """Of an active node; the worst comes first.
+        """Of an active node: what is wrong now before what once was.
 
         Args:
             slow: what is wrong with a stream's rate, empty when nothing is.
         """
-        error = self.error or slow or self._missing
+        error = self._missing or slow or self.error
         if error:
             return diagnostics.ERROR, error, figures
         warning = self.refused_instruction or self._refusal

@@ -106,6 +106,15 @@ class RelicController:
         torch.set_num_threads(1)
         self._begin_trial(seed=0)
 
+    def warm_up(self) -> None:
+        """Do once what the first action does: the libraries' first calls take longer than all that
+        a robot has time for. Begins a trial."""
+        shapes = self.spec.streams
+        blank = [np.zeros(shapes[key]) for key in (SCAN, DEPTH, SEGMENTATION)]
+        at, cells, _ = self._perception.look(self._perception.centre, *blank)
+        self._draw(self._step(self._tokens(cells, 0, at)))
+        self._begin_trial(seed=0)
+
     # ---------------------------------------------------------------- trials and episodes
     def reset(self, episode: EpisodeInfo) -> None:
         """A new trial: the context is forgotten."""
@@ -341,9 +350,11 @@ def load_controller(
         raise UserError(f"samples: expected 1 for a relic policy, saw {samples}")
     if context_steps is not None and context_steps < 1:
         raise UserError(f"context_steps: expected at least 1, saw {context_steps}")
-    return RelicController(
+    controller = RelicController(
         load_relic_model(folder),
         embodiment,
         context_steps=CONTEXT_STEPS if context_steps is None else context_steps,
         device=choose_device(device),
     )
+    controller.warm_up()
+    return controller

@@ -95,6 +95,11 @@ class CropPerception:
         focal = width / 2 / math.tan(camera_rad / 2)
         self._left = np.tile(((width - 1) / 2 - np.arange(width)) / focal, (height, 1))
 
+    @property
+    def centre(self) -> np.ndarray:
+        """A pose ``(3,)`` in the middle of the home."""
+        return np.array([*(part * self._cell_m / 2 for part in self._shape), 0.0])
+
     def locate(self, pose: np.ndarray) -> GridPose:
         """The cell and heading nearest to a pose ``(3,)``: x and y in m, yaw in rad.
 

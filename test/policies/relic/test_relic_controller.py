@@ -358,6 +358,7 @@ def folder(tmp_path):
 
 def test_a_checkpoint_is_found_and_loaded(folder):
     policy = load_policy(str(folder), BODY, "find_object", context_steps=100, device="cpu")
+    assert policy.figures()["context_steps"] == policy.figures()["actions"] == 0  # a blank start
     assert policy.spec.name == "relic_test" and policy.spec.action_dim == 2
     assert policy.spec.embodiment_hash == BODY.contract_hash(policy.spec.streams)
     assert set(policy.spec.streams) >= {"base_position", "scan", "camera_front_depth"}
