@@ -36,6 +36,7 @@ from embodied_rl.training.statistics import mean_interval
 POSE = ("base_position", "base_yaw")  # streams that say where the robot was
 ACTIONS = "actions"  # figure of the policy: how many it took in the episode, the stop included
 EVENTS = (ACTIONS, "blocked", "gave_up")  # figures of the policy, counted from the episode's start
+AWAY, SPENT = "stopped away from the object", "no action left"
 MEASURES = ("success", "efficiency")  # the robot is given no reward
 
 
@@ -88,7 +89,9 @@ def beside(loaded: Loaded, given: Given, results: Sequence[EpisodeResult], seed:
     twin = evaluate_given(loaded.model, world, given, seed)
     home = floor(world, int(given.worlds[0]))
     paths = courses(home, given, robot, known, results)
-    return Beside(compared(robot, twin, results, world.horizon), (home, paths))
+    figures = compared(robot, twin, results, world.horizon)
+    figures["outcomes"] = _outcomes(given, robot, twin, results, world.horizon)
+    return Beside(figures, (home, paths))
 
 
 def robot_episodes(
@@ -181,7 +184,7 @@ def compared(
             "by_episode": [list(mean_interval(column)) for column in difference.T],
         }
     lost = (twin.success & ~robot.success).flatten().tolist()
-    reasons = [_reason(result) for result in results]
+    reasons = [_reason(result, horizon) for result in results]
     return {
         **summary(robot, MEASURES),
         "twin": summary(twin, MEASURES),
@@ -201,15 +204,39 @@ def compared(
     }
 
 
-def _reason(result: EpisodeResult) -> str:
-    """Of the outcome, the same for all objects."""
+def _reason(result: EpisodeResult, horizon: int) -> str:
+    """Of the outcome, the same for all objects. A robot that stands still has ended its episode,
+    whether that was a stop of the policy or not."""
     words = ["object" if word in OBJECT_NAMES else word for word in result.outcome.reason.split()]
-    return " ".join(words)
+    reason = " ".join(words)
+    if reason == AWAY and not result.figures.get("stopped", 1):
+        return SPENT if _actions(result) >= horizon else "stood still without a stop"
+    return reason
+
+
+def _outcomes(
+    given: Given, robot: Episodes, twin: Episodes, results: Sequence[EpisodeResult], horizon: int
+) -> list[dict[str, Any]]:
+    """One entry an episode."""
+    columns = {
+        "wanted": [OBJECT_NAMES[kind] for kind in given.wanted.flatten().tolist()],
+        "found_before": robot.familiar.flatten().tolist(),
+        "success": robot.success.flatten().tolist(),
+        "actions": robot.steps.flatten().tolist(),
+        "reason": [_reason(result, horizon) for result in results],
+        "twin_success": twin.success.flatten().tolist(),
+        "twin_actions": twin.steps.flatten().tolist(),
+    }
+    infos = [
+        {"trial": r.info.trial, "episode": r.info.episode, "seed": r.info.seed} for r in results
+    ]
+    rows = (dict(zip(columns, row)) for row in zip(*columns.values()))
+    return [info | row for info, row in zip(infos, rows)]
 
 
 def _twin_reasons(twin: Episodes, horizon: int) -> list[str]:
     kinds = zip(twin.success.flatten().tolist(), (twin.steps < horizon).flatten().tolist())
-    away = {True: "stopped away from the object", False: "no action left"}
+    away = {True: AWAY, False: SPENT}
     return ["found the object" if success else away[early] for success, early in kinds]
 
 

@@ -182,6 +182,20 @@ def test_the_gap_is_between_the_same_episodes(played) -> None:
     assert found["reasons"]["lost"] == {"time_limit": int(lost.sum())}
 
 
+def test_standing_still_is_not_always_a_stop(played) -> None:
+    _, twin, results, _ = played
+    away = Outcome(True, False, "stopped away from the bell", 0.0)
+    kinds = [{"stopped": 1}, {"stopped": 0}, {"stopped": 0, "actions": 25}]
+    changed = [
+        replace(result, outcome=away, figures={"actions": 4, **kind})
+        for result, kind in zip(results, kinds * TRIALS * EPISODES)
+    ]
+    found = apartment.compared(twin, twin, changed, 25)["reasons"]["robot"]
+    assert found == dict.fromkeys(
+        ("no action left", "stood still without a stop", "stopped away from the object"), 10
+    )
+
+
 def test_results_that_cannot_be_counted_are_refused(played) -> None:
     given, _, results, _ = played
     for changed, message in (
@@ -231,6 +245,10 @@ def test_table_and_notes(played) -> None:
     card = eval_apartment._card_text(figures)
     assert "| 4 | " in card and "embodied_rl eval small --trials 5 --seed 0 --ros" in card
     json.dumps(figures, allow_nan=False)
+    outcomes = found.figures["outcomes"]
+    assert [one["episode"] for one in outcomes] == list(range(TRIALS * EPISODES))
+    assert [one["twin_success"] for one in outcomes] == twin.success.flatten().tolist()
+    assert outcomes[7]["wanted"] == OBJECT_NAMES[int(given.wanted[1, 1])]
     floor, courses = found.shown
     assert len(courses) == EPISODES and courses[0].known == frozenset()
     assert floor.furniture.sum() == 6 and len(floor.objects) == 5
