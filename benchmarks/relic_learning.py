@@ -3,7 +3,8 @@
 Arms differ from the config in one thing each and have the same number of steps: ``relic`` (the
 config), ``no_iea`` (no attention over episodes), ``one_update`` (no partial updates), ``no_sink``,
 ``k0v0`` and ``token`` (other sinks), ``ordered`` (no shuffling of episodes; the Darkroom config has
-none). Every arm is trained with several seeds and meets the same trials. Of the egocentric task
+none), ``no_imitation`` and ``no_recall`` (of the homes: without the start by imitation, without
+the second task). Every arm is trained with several seeds and meets the same trials. Of the egocentric task
 there are two scripted bounds beside them: a searcher that keeps its map over the episodes of a
 trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the episode after 1, 2 and
 4 demonstrations by an expert stands beside the one after as many episodes of its own.
@@ -24,7 +25,19 @@ import numpy as np
 import torch
 import tyro
 from _paired import two_level_interval
-from _plot import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, beside, picture
+from _plot import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    YELLOW,
+    beside,
+    picture,
+)
 from _report import Target, report
 from rich.progress import Progress
 
@@ -41,16 +54,19 @@ from embodied_rl.sim.navigation.scripted import MapSearcher
 from embodied_rl.training.iterations import LOG
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-CHANGES: dict[str, dict[str, Any]] = {
+# arm -> part of the run -> its keys that differ
+CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "relic": {},
-    "no_iea": {"inter_episode": False},
-    "one_update": {"updates": 1},
-    "no_sink": {"sink_mode": "none"},
-    "k0v0": {"sink_mode": "k0v0"},
-    "token": {"sink_mode": "token"},
-    "ordered": {"shuffle": False},
+    "no_iea": {"model": {"inter_episode": False}},
+    "one_update": {"training": {"updates": 1}},
+    "no_sink": {"model": {"sink_mode": "none"}},
+    "k0v0": {"model": {"sink_mode": "k0v0"}},
+    "token": {"model": {"sink_mode": "token"}},
+    "ordered": {"training": {"shuffle": False}},
+    "no_imitation": {"imitation": {"transitions": 0}},
+    "no_recall": {"ppo": {"auxiliary_coefficient": 0.0}},
 }
-COLOURS = dict(zip(CHANGES, (BLUE, RED, ORANGE, GREEN, PURPLE, SKY, GREY)))
+COLOURS = dict(zip(CHANGES, (BLUE, RED, ORANGE, GREEN, PURPLE, SKY, GREY, BLACK, YELLOW)))
 SCRIPTED = {"map": True, "search": False}
 MEASURES = ("returned", "success", "efficiency")
 # the measure that a task is judged by, and what it must reach while it is learned
@@ -102,7 +118,12 @@ class Cell:
         tag = self._named()
         folder, state = self.work / f"model_{tag}", self.work / f"state_{tag}"
         if not folder.exists():
-            train_relic(self.run, out=folder, work=state, resume=True)
+            trained = train_relic(self.run, out=folder, work=state, resume=True)
+            if not trained.finished:
+                raise UserError(
+                    f"bench relic_learning: {self.run.name} was interrupted at {trained.step} of "
+                    f"{trained.steps} iterations; the same command goes on"
+                )
         loaded, masses = load_relic_model(folder), []
 
         def watch(trials: Trials, _: Played) -> None:
@@ -139,15 +160,11 @@ def tables(episodes: Episodes) -> dict[str, list[list[float]]]:
 
 def changed(run: RelicRun, arm: str, seed: int, transitions: int | None) -> RelicRun:
     """The run of an arm."""
-    model = {k: v for k, v in CHANGES[arm].items() if hasattr(run.model, k)}
-    training = {k: v for k, v in CHANGES[arm].items() if k not in model}
+    changes = {part: dict(values) for part, values in CHANGES[arm].items()}
+    training = changes.setdefault("training", {})
     training |= {"seed": seed, "transitions": transitions or run.training.transitions}
-    return replace(
-        run,
-        name=f"{run.name}_{arm}_{seed}",
-        model=replace(run.model, **model),
-        training=replace(run.training, **training),
-    )
+    parts = {part: replace(getattr(run, part), **values) for part, values in changes.items()}
+    return replace(run, name=f"{run.name}_{arm}_{seed}", **parts)
 
 
 def scripted(keep: bool, trials: int) -> dict[str, list[list[float]]]:
