@@ -11,6 +11,7 @@ from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.core.embodiment import Embodiment
@@ -87,6 +88,8 @@ def test_activates_with_sound_streams_only(robot, probe, processes):
     assert "'arm_position' on joint_states: expected at least 80% of 50 Hz" in reasons(states)
     robot.skip["joint_states"] = 0
     probe.until(lambda: probe.change(Transition.TRANSITION_ACTIVATE), "activation")
+    refused = probe.call(Trigger, "policy_node/next_episode")
+    assert not refused.success and "has no trials" in refused.message
 
 
 def test_names_the_missing_stream(robot, probe, processes):
