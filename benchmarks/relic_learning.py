@@ -4,10 +4,10 @@ Arms differ from the config in one thing each and have the same number of steps:
 config), ``no_iea`` (no attention over episodes), ``one_update`` (no partial updates), ``no_sink``,
 ``k0v0`` and ``token`` (other sinks), ``ordered`` (no shuffling of episodes; the Darkroom config has
 none), ``no_imitation`` and ``no_recall`` (of the homes: without the start by imitation, without
-the second task). Every arm is trained with several seeds and meets the same trials. Of the egocentric task
-there are two scripted bounds beside them: a searcher that keeps its map over the episodes of a
-trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the episode after 1, 2 and
-4 demonstrations by an expert stands beside the one after as many episodes of its own.
+the second task). Every arm is trained with several seeds and meets the same trials. Of the
+egocentric task there are two scripted bounds beside them: a searcher that keeps its map over the
+episodes of a trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the episode
+after 1, 2 and 4 demonstrations by an expert stands beside the one after as many of its own.
 
 What was trained or measured before is not done again: see ``--work``.
 """

@@ -47,9 +47,12 @@ def test_cells_are_measured_once(
 ) -> None:
     trained = []
     plain = relic_learning.train_relic
-    monkeypatch.setattr(
-        relic_learning, "train_relic", lambda run, **k: (trained.append(run.name), plain(run, **k))
-    )
+
+    def train(run, **options):
+        trained.append(run.name)
+        return plain(run, **options)
+
+    monkeypatch.setattr(relic_learning, "train_relic", train)
     out = configs / "found.json"
     words = ["--arms", "relic", "no_sink", "--seeds", "2", "--trials", "8"]
     words += ["--work", str(configs / "work"), "--json", str(out)]
