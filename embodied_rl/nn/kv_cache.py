@@ -110,6 +110,11 @@ class KVCache:
         self.turned: tuple[Tensor, Rotation] | None = None
 
     @property
+    def device(self) -> torch.device:
+        """Where it lies: that of the network's weights."""
+        return self._episodes.data.device
+
+    @property
     def nbytes(self) -> int:
         """Allocated bytes; equal to ``shape.bytes_for(batch, capacity, dtype)``."""
         return sum(g.data.nbytes for g in (*self._layers, self._episodes))

@@ -108,6 +108,16 @@ def test_episodes_counted_in_place_are_noticed():
     torch.testing.assert_close(last, net(x, episode)[:, -1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("inter_episode", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_made_on_another_device_than_the_weights(mode, inter_episode):
+    net = network(mode, inter_episode=inter_episode).to("meta")
+    x, episode = (part.to("meta") for part in sequences(2, 30))
+    cache = net.new_cache(batch=2)
+    assert cache.device.type == net(x, episode).device.type == "meta"
+    assert net.extend(x, cache, episode).device.type == net.sink_mass(cache).device.type == "meta"
+
+
 def test_pieces_behind_a_long_past(monkeypatch):
     monkeypatch.setattr("embodied_rl.nn.episodic_transformer.PIECE", 7)
     net = network("kv")

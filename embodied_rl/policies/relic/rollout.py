@@ -41,6 +41,9 @@ class Played(NamedTuple):
 class Trials:
     """``count`` trials side by side, of at most ``steps`` steps each.
 
+    The network may be on any device; the worlds, and all that is kept of the trials, are on the
+    processor.
+
     The cache holds one step more than was acted in: the next one is encoded as soon as it is seen,
     for its value is what the steps before it are bootstrapped with.
 
@@ -98,14 +101,20 @@ class Trials:
         self._model.write_sinks(self.cache)
         pairs = zip(past, self._tokens)
         tokens = Tokens(*(torch.cat([a, b[None]]).transpose(0, 1) for a, b in pairs))
-        logits, value = self._model.extend(tokens, self.cache)
+        outputs = self._model.extend(_moved(tokens, self.cache.device), self.cache)
+        logits, value = (part.cpu() for part in outputs)
         self._next = Outputs(logits[:, -1], value[:, -1])
         return value[:, :-1].T.contiguous()
 
     def _see(self, tokens: Tokens) -> None:
         """The step that comes next."""
         self._tokens = tokens
-        self._next = self._model.step(tokens, self.cache)
+        outputs = self._model.step(_moved(tokens, self.cache.device), self.cache)
+        self._next = Outputs(*(part.cpu() for part in outputs))
+
+
+def _moved(tokens: Tokens, device: torch.device) -> Tokens:
+    return Tokens(*(part.to(device) for part in tokens))
 
 
 def collect(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,8 +11,9 @@ from trial_cases import make_trials
 
 from embodied_rl.nn.sink_attention import MODES
 from embodied_rl.policies.relic.episodes import EpisodeTable
-from embodied_rl.policies.relic.model import RelicModel
-from embodied_rl.policies.relic.rollout import STEP_FIELDS, collect, joined, shuffled
+from embodied_rl.policies.relic.model import Outputs, RelicModel
+from embodied_rl.policies.relic.rollout import STEP_FIELDS, Trials, collect, joined, shuffled
+from embodied_rl.policies.relic.tokens import Tokens
 from embodied_rl.sim.navigation.base import Transition
 from embodied_rl.training.ppo import PpoSettings, Rollout, advantages
 
@@ -109,6 +112,47 @@ def test_finished_episodes_are_put_in_another_order(steps: int) -> None:
         moved = torch.cat([before[7 * i : 7 * i + len(old[i][0]), trial] for i in order])
         assert torch.allclose(moved, after[:, trial])
     assert len(orders) > 4
+
+
+class Elsewhere:
+    """A network whose cache says that it is on another device."""
+
+    def __init__(self, model: RelicModel) -> None:
+        self.model, self.seen = model, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.model, name)
+
+    def new_cache(self, **options: int) -> object:
+        self.cache = self.model.new_cache(**options)
+        return SimpleNamespace(device=torch.device("meta"), clear=self.cache.clear)
+
+    def write_sinks(self, _: object) -> None:
+        self.model.write_sinks(self.cache)
+
+    def step(self, tokens: Tokens, _: object) -> Outputs:
+        assert {part.device.type for part in tokens} == {"meta"}
+        self.seen += 1
+        count = len(tokens.time)
+        return Outputs(torch.zeros(count, self.config.action_count), torch.zeros(count))
+
+    def extend(self, tokens: Tokens, _: object) -> Outputs:
+        assert {part.device.type for part in tokens} == {"meta"}
+        shape = tokens.time.shape
+        return Outputs(torch.zeros(*shape, self.config.action_count), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_go_to_the_networks_device_and_what_is_kept_does_not(kind: str) -> None:
+    example, model, generator = make_trials(kind)
+    there = Elsewhere(model)
+    trials = Trials(there, example.world, 5, 20, episodes=4)  # type: ignore[arg-type]
+    trials.begin(example.worlds, generator)
+    played = collect(trials, 9, generator)
+    trials.refresh(played.observation)
+    assert there.seen == 10
+    kept = [*played.observation, *(getattr(played, key) for key in STEP_FIELDS)]
+    assert {part.device.type for part in kept} == {"cpu"}
 
 
 def test_the_table_of_episodes() -> None:
