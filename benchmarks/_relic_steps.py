@@ -27,7 +27,7 @@ def _make(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Callable[
     shape = TransformerSettings(**{f.name: settings[f.name] for f in fields(TransformerSettings)})
     net, positions = EpisodicTransformer(shape).eval(), EpisodePositions(HORIZON, shape.width)
     dtype = getattr(torch, settings["dtype"])
-    _step(net, positions, _filled(net, 16, dtype))()  # what torch needs for itself
+    _step(net, positions, _filled(net, 2 * PIECE, dtype))()  # what torch needs for itself
     before = resident_mb()
     cache = _filled(net, settings["context"], dtype)
     step = _step(net, positions, cache)
