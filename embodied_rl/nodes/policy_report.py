@@ -61,17 +61,14 @@ class PolicyReport:
         }
 
     def status(self, figures: Mapping[str, object], slow: str) -> diagnostics.Status:
-        """Of an active node: what is wrong now before what once was.
+        """Of an active node: all that is wrong, what is worse first.
 
         Args:
             slow: what is wrong with a stream's rate, empty when nothing is.
         """
-        error = self._missing or slow or self.error
-        if error:
-            return diagnostics.ERROR, error, figures
-        warning = self.refused_instruction or self._refusal
-        if warning:
-            return diagnostics.WARN, warning, figures
+        errors = [line for line in (self._missing, slow, self.error) if line]
+        warnings = [line for line in (self.refused_instruction, self._refusal) if line]
         if self.misses or self.skipped:
-            return diagnostics.WARN, f"{self.misses} deadlines missed", figures
-        return diagnostics.OK, "active", figures
+            warnings.append(f"{self.misses} deadlines missed")
+        level = diagnostics.ERROR if errors else diagnostics.WARN if warnings else diagnostics.OK
+        return level, "; ".join(errors + warnings) or "active", figures
