@@ -41,6 +41,7 @@ from embodied_rl.policies.relic.tokens import Tokens
 from embodied_rl.sim.navigation.egocentric import STOP, EgocentricNavigation
 from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT
 from embodied_rl.sim.navigation.instructions import wanted_type
+from embodied_rl.sim.navigation.layout import OBJECT_NAMES
 from embodied_rl.sim.navigation.registry import CAMERA_RAD
 
 CONTEXT_STEPS = 65_536
@@ -156,7 +157,7 @@ class RelicController:
         """Take on what an episode asks for, or stand still in it."""
         self._wanted, self._refused = None, ""
         try:
-            self._wanted = wanted_type(instruction)
+            self._wanted = self._type_in(instruction)
         except UserError as error:
             self._refused = str(error)
 
@@ -167,12 +168,26 @@ class RelicController:
         Raises:
             UserError: no type of object that it knows; the old one stays wanted.
         """
-        wanted = wanted_type(text)
+        wanted = self._type_in(text)
         if wanted == self._wanted:
             return
         if self._time > 0:
             self._begin_episode()
         self._wanted, self._refused = wanted, ""
+
+    def _type_in(self, instruction: str) -> int:
+        """The type of object that is asked for.
+
+        Raises:
+            UserError: none that there is, or none that the model's map can show.
+        """
+        wanted, known = wanted_type(instruction), self._world.layout_settings.types
+        if wanted >= known:
+            raise UserError(
+                f"instruction: expected one of {', '.join(OBJECT_NAMES[:known])}, which the map of "
+                f"policy {self.spec.name} has, saw '{instruction.strip()}'"
+            )
+        return wanted
 
     # ---------------------------------------------------------------- rows
     def observe(self, observation: Observation) -> None:

@@ -17,6 +17,7 @@ from embodied_rl.policies.relic.perception import GridPose
 from embodied_rl.sim.navigation.darkroom import Darkroom
 from embodied_rl.sim.navigation.egocentric import STOP, EgocentricNavigation
 from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT, TURN_RIGHT
+from embodied_rl.sim.navigation.layout import LayoutSettings
 from embodied_rl.sim.navigation.registry import CAMERA_RAD, FURNISHED
 from embodied_rl.training.publish import publish
 
@@ -277,6 +278,21 @@ def test_an_instruction_that_it_does_not_know(world, text):
     robot.until_actions(1)
     assert robot.policy.refusal() == ""
     assert steps_of(robot).features[0, 0, :6].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_a_type_that_its_map_does_not_have():
+    few = EgocentricNavigation("few", layout=LayoutSettings(types=5), camera_rad=CAMERA_RAD)
+    robot = robot_in(few)
+    robot.begin(GridPose(2, 2, 0), 5)
+    said = (
+        "instruction: expected one of lantern, plant, ball, clock, basket, which the map of policy"
+    )
+    assert_stands(robot, said)
+    with pytest.raises(UserError, match="saw 'find the bell'"):
+        robot.policy.instruct("find the bell")
+    robot.policy.instruct("find the clock")
+    robot.until_actions(1)
+    assert robot.policy.refusal() == ""
 
 
 def test_another_instruction_is_an_episode_boundary(world, monkeypatch):
