@@ -130,6 +130,7 @@ class RelicController:
 
     def _begin_trial(self, seed: int) -> None:
         self._memory.clear()
+        self._perception.forget()
         self._generator = torch.Generator().manual_seed(seed)
         self._episode = 0  # of the trial
         self._wanted: int | None = None
@@ -316,6 +317,7 @@ class RelicController:
             "blocked": self._blocked,
         }
         arrays["generator"] = self._generator.get_state().numpy()
+        arrays["known"] = self._perception.known.copy()
         return pack_memory(self._memory.owner, fields, arrays)
 
     def load_memory(self, blob: bytes) -> None:
@@ -330,6 +332,7 @@ class RelicController:
         self._ready_ns = fields["ready_ns"]
         self._dropped, self._blocked = fields["dropped"], fields["blocked"]
         self._generator.set_state(torch.from_numpy(np.array(arrays["generator"])))
+        self._perception.known[:] = arrays["known"]
 
 
 def _pose(row: Observation) -> np.ndarray:

@@ -4,8 +4,11 @@ Obstacles come from where the beams of a planar lidar end, free cells from those
 objects from the pixels of a segmented depth image. What may show in the crop follows from the
 grid's own rule of sight on these obstacles. A cell of which nothing is known stays UNSEEN.
 
-All are measured at one instant, while the robot stands: nothing is carried over from an earlier
-pose, for what was seen before is the network's to remember.
+All are measured at one instant, while the robot stands. Of earlier poses one thing is kept, where
+the lidar has measured obstacles in this home: the grid's rule lets sight pass corners behind which
+the lidar sees nothing, and such a cell is as it was measured before, if it ever was. What the rule
+does not show stays UNSEEN, and objects are never kept: what was seen before is the network's to
+remember.
 """
 
 from __future__ import annotations
@@ -65,6 +68,9 @@ class CropPerception:
             pinhole of ``camera_rad`` from left to right that gives depth and segmentation: pixels
             of objects of type k are numbered ``k + 1``.
 
+    Attributes:
+        known: cells ``(W, H)`` that the lidar has measured in this home: WALL, FREE, or UNSEEN.
+
     Raises:
         UserError: the robot lacks a stream, or one is of another kind.
     """
@@ -87,6 +93,7 @@ class CropPerception:
         settings = world.layout_settings
         self._cell_m = settings.cell_m
         self._shape = settings.width, settings.height  # of maps here, [x, y]
+        self.known = np.full(self._shape, UNSEEN, dtype=np.int64)
         self._scan = scan.scan
         self._beams = self._scan.angles_rad
         furthest = float(world.sight.offsets.double().norm(dim=1).max())
@@ -99,6 +106,10 @@ class CropPerception:
     def centre(self) -> np.ndarray:
         """A pose ``(3,)`` in the middle of the home."""
         return np.array([*(part * self._cell_m / 2 for part in self._shape), 0.0])
+
+    def forget(self) -> None:
+        """Another home begins."""
+        self.known[:] = UNSEEN
 
     def locate(self, pose: np.ndarray) -> GridPose:
         """The cell and heading nearest to a pose ``(3,)``: x and y in m, yaw in rad.
@@ -215,7 +226,11 @@ class CropPerception:
         ahead_x, ahead_y = np.array([at.x, at.y]) + AHEAD[at.heading].numpy()
         inside = 0 <= ahead_x < self._shape[0] and 0 <= ahead_y < self._shape[1]
         blocked = not inside or bool(taken[ahead_x, ahead_y])
+        self.known[taken], self.known[free] = WALL, FREE
         taken |= ~free & _inner_corners(taken, at)
+        hidden = ~taken & ~free
+        taken |= hidden & (self.known == WALL)
+        free |= hidden & (self.known == FREE)
         return Seen(at, self._crop(at, taken, free, objects), blocked)
 
     def _crop(

@@ -63,6 +63,7 @@ def test_it_shows_what_the_grid_twin_shows(world, perception):
     equal = seen = total = objects = 0
     for home in world.worlds(HELD_OUT)[:50].tolist():
         layout = world.layout(home)
+        perception.forget()
         at = random_pose(layout, random)
         off = [*random.uniform(-0.02, 0.02, 2), random.uniform(-0.035, 0.035)]
         pose = at.centre(0.5) + off
@@ -85,12 +86,38 @@ def test_it_shows_what_the_grid_twin_shows(world, perception):
     assert objects > 10
 
 
+def test_what_was_measured_before_fills_what_the_rule_shows(world, perception):
+    """Sight by the grid's rule passes corners; what is behind was measured from elsewhere."""
+    random, fresh = np.random.default_rng(1), CropPerception(world, BODY, CAMERA_RAD)
+    home = int(world.worlds(HELD_OUT)[3])
+    layout = world.layout(home)
+    lacks = {"kept": 0, "fresh": 0}
+    for number in range(40):
+        at = random_pose(layout, random)
+        sensors = sensed(layout, at.centre(0.5))
+        wanted = crop_of_the_twin(world, home, at)
+        fresh.forget()
+        found = {
+            key: one.look(at.centre(0.5), *sensors).cells[0].numpy()
+            for key, one in (("kept", perception), ("fresh", fresh))
+        }
+        for key, cells in found.items():
+            lacks[key] += int(np.sum((cells == UNSEEN) & (wanted != UNSEEN))) * (number >= 10)
+        wrong = (found["kept"] != wanted) & (found["kept"] != UNSEEN)
+        assert not wrong[wanted != UNSEEN].any()
+    assert lacks["fresh"] > 10 and lacks["kept"] < 0.2 * lacks["fresh"]
+    perception.forget()
+    again = perception.look(at.centre(0.5), *sensors).cells[0].numpy()
+    assert np.array_equal(again, found["fresh"])
+
+
 def test_it_does_so_in_mujoco_too(world, perception):
     """At the starts of 16 homes, with the noise of the robot's sensors; over 100 it was 0.992."""
     sim = make_simulator("apartment", "find_object", cameras=["front"])
     equal, total = 0, 0
     for trial in range(16):
         sim.reset(episode_seed(0, trial), trial)
+        perception.forget()
         row = {key: sample.value for key, sample in sim.read().items()}
         pose = np.array([*row["base_position"][:2], row["base_yaw"][0]])
         seen = perception.look(pose, *(row[key] for key in (SCAN, DEPTH, SEGMENTATION)))
@@ -108,6 +135,7 @@ def test_it_is_told_apart_from_the_neighbouring_pose(world, perception):
         layout = world.layout(home)
         at = random_pose(layout, random)
         pose = at.centre(0.5)
+        perception.forget()
         found = perception.look(pose, *sensed(layout, pose)).cells[0].numpy()
         turned = crop_of_the_twin(world, home, at._replace(heading=(at.heading + 1) % 4))
         equal, total = equal + np.sum(found == turned), total + len(found)

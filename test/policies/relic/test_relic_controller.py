@@ -15,7 +15,7 @@ from embodied_rl.policies.relic.controller import RelicController
 from embodied_rl.policies.relic.evaluation import Loaded
 from embodied_rl.policies.relic.perception import GridPose
 from embodied_rl.sim.navigation.darkroom import Darkroom
-from embodied_rl.sim.navigation.egocentric import STOP, EgocentricNavigation
+from embodied_rl.sim.navigation.egocentric import STOP, UNSEEN, EgocentricNavigation
 from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT, TURN_RIGHT
 from embodied_rl.sim.navigation.layout import LayoutSettings
 from embodied_rl.sim.navigation.registry import CAMERA_RAD, FURNISHED
@@ -146,7 +146,9 @@ def test_a_trial_begins_with_an_empty_context(world):
     robot.begin(GridPose(2, 2, 0), 1, trial=3)
     assert robot.policy.figures()["context_steps"] == held
     assert robot.policy.figures()["actions"] == 0
+    assert (robot.policy._perception.known != UNSEEN).any()
     robot.begin(GridPose(2, 2, 0), 1, trial=4)
+    assert (robot.policy._perception.known == UNSEEN).all()
     assert (
         robot.policy.figures()["context_steps"] == robot.policy.figures()["context_episodes"] == 0
     )
@@ -183,6 +185,8 @@ def test_after_a_restart_it_goes_on_as_if_nothing_had_happened(world, seconds):
     for robot in robots:
         robot.chunks.clear()
         robot.run(8.0)
+    known = [robot.policy._perception.known for robot in robots]
+    assert np.array_equal(*known) and (known[0] != UNSEEN).any()
     assert len(first.chunks) == len(second.chunks) == 40
     for ours, other in zip(first.chunks, second.chunks):
         assert ours.stamp_ns == other.stamp_ns and np.array_equal(ours.values, other.values)
