@@ -30,7 +30,7 @@ class Arguments:
 
     lengths: tuple[int, ...] = (64, 1024, 4096)
     modes: tuple[str, ...] = MODES
-    steps: int = 300
+    steps: int = 400
     seeds: int = 3
     json: Path | None = None
 
