@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import yaml
 
+from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import parse_yaml
 from embodied_rl.core.window import Observation
@@ -94,6 +96,37 @@ class PolicySpec:
     stride: int
     embodiment: str
     embodiment_hash: str
+
+    @classmethod
+    def on(
+        cls,
+        embodiment: Embodiment,
+        name: str,
+        streams: Iterable[str],
+        *,
+        chunk: int,
+        execute: int,
+        history: int = 1,
+        stride: int = 1,
+    ) -> PolicySpec:
+        """Of a policy of all commands of a robot that sees the named ``streams``.
+
+        Raises:
+            UserError: the robot lacks a stream.
+        """
+        keys = list(streams)
+        return cls(
+            name=name,
+            streams={key: stream.shape for key, stream in embodiment.require(keys).items()},
+            action_dim=embodiment.action_dim,
+            chunk=chunk,
+            execute=execute,
+            rate_hz=embodiment.control_rate_hz,
+            history=history,
+            stride=stride,
+            embodiment=embodiment.name,
+            embodiment_hash=embodiment.contract_hash(keys),
+        )
 
 
 class Policy(Protocol):

@@ -77,17 +77,14 @@ class PtpPolicy:
         # Convolutions of one image at a time are a fifth faster in this layout.
         self.model.encoder.to(memory_format=torch.channels_last)
         self.period_ns = embodiment.period_ns
-        self.spec = PolicySpec(
-            name=name,
-            streams={k: s.shape for k, s in embodiment.require(config.streams).items()},
-            action_dim=model.action_dim,
+        self.spec = PolicySpec.on(
+            embodiment,
+            name,
+            config.streams,
             chunk=config.chunk,
             execute=config.execute,
-            rate_hz=embodiment.control_rate_hz,
             history=config.history,
             stride=config.stride,
-            embodiment=embodiment.name,
-            embodiment_hash=embodiment.contract_hash(config.streams),
         )
         self._owner = f"{name}/{fingerprint(model)}"
         # Matrices this small are no faster on more threads, and sums would depend on their number.

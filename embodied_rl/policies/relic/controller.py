@@ -91,18 +91,7 @@ class RelicController:
         self._cell_steps = round(world.layout_settings.cell_m / STEP_M)
         # the newest image was taken after the base came to rest
         self._settle_ns = max(streams[key].period_ns for key in (DEPTH, SEGMENTATION))
-        self.spec = PolicySpec(
-            name=loaded.name,
-            streams={key: stream.shape for key, stream in streams.items()},
-            action_dim=embodiment.action_dim,
-            chunk=TARGETS,
-            execute=EXECUTE,
-            rate_hz=embodiment.control_rate_hz,
-            history=1,
-            stride=1,
-            embodiment=embodiment.name,
-            embodiment_hash=embodiment.contract_hash(streams),
-        )
+        self.spec = PolicySpec.on(embodiment, loaded.name, streams, chunk=TARGETS, execute=EXECUTE)
         # Matrices this small are no faster on more threads, and sums would depend on their number.
         torch.set_num_threads(1)
         self._begin_trial(seed=0)

@@ -67,18 +67,7 @@ class TgpoController:
         self._dt_ns = round(dynamics.dt_s * NANOSECONDS)
         ticks = self._dt_ns // self._period_ns
         streams = self._adapter.streams
-        self.spec = PolicySpec(
-            name=policy.name,
-            streams={key: s.shape for key, s in embodiment.require(streams).items()},
-            action_dim=embodiment.action_dim,
-            chunk=ticks,
-            execute=ticks,
-            rate_hz=embodiment.control_rate_hz,
-            history=1,
-            stride=1,
-            embodiment=embodiment.name,
-            embodiment_hash=embodiment.contract_hash(streams),
-        )
+        self.spec = PolicySpec.on(embodiment, policy.name, streams, chunk=ticks, execute=ticks)
         self._owner = f"{policy.name}/{weights_fingerprint(policy.model, repr(policy.config))}"
         # Matrices this small are no faster on more threads, and sums would depend on their number.
         torch.set_num_threads(1)

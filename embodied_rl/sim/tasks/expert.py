@@ -145,20 +145,9 @@ class WaypointExpert:
             raise UserError(f"{embodiment.origin}: kinematics: missing, the expert needs it")
         if chunk < 1:
             raise UserError(f"expert: chunk: expected at least 1, saw {chunk}")
-        streams = embodiment.require(STREAMS)
         self.embodiment, self.chain = embodiment, embodiment.chain
-        self.spec = PolicySpec(
-            name=f"expert_{self.task}",
-            streams={key: stream.shape for key, stream in streams.items()},
-            action_dim=embodiment.action_dim,
-            chunk=chunk,
-            execute=1,
-            rate_hz=embodiment.control_rate_hz,
-            history=1,
-            stride=1,
-            embodiment=embodiment.name,
-            embodiment_hash=embodiment.contract_hash(STREAMS),
-        )
+        name = f"expert_{self.task}"
+        self.spec = PolicySpec.on(embodiment, name, STREAMS, chunk=chunk, execute=1)
         self._slices = embodiment.slices()
         self._memory, self._scene = Memory(), None
 

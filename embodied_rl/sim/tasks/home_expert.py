@@ -43,19 +43,8 @@ class FindObjectExpert:
     def __init__(self, embodiment: Embodiment, chunk: int = TARGETS):
         if not 1 <= chunk <= TARGETS:
             raise UserError(f"expert: chunk: expected 1 to {TARGETS}, saw {chunk}")
-        streams = embodiment.require(STREAMS)
-        self.spec = PolicySpec(
-            name=f"expert_{FindObject.name}",
-            streams={key: stream.shape for key, stream in streams.items()},
-            action_dim=embodiment.action_dim,
-            chunk=chunk,
-            execute=1,
-            rate_hz=embodiment.control_rate_hz,
-            history=1,
-            stride=1,
-            embodiment=embodiment.name,
-            embodiment_hash=embodiment.contract_hash(STREAMS),
-        )
+        name = f"expert_{FindObject.name}"
+        self.spec = PolicySpec.on(embodiment, name, STREAMS, chunk=chunk, execute=1)
         self._grid = apartment()
         self._motion = DiscreteMotion(embodiment)
         self._begin(0, "")

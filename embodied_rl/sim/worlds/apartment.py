@@ -22,7 +22,7 @@ from embodied_rl.core.policy import Outcome
 from embodied_rl.sim.navigation.layout import OBJECT_NAMES, Layout, generate_layout
 from embodied_rl.sim.tasks.base import HomeTask
 from embodied_rl.sim.worlds.base import CameraSource, Scene, sim_worlds_file
-from embodied_rl.sim.worlds.mobile import BaseSource, FreeBody, MobileWorld, ScanSource
+from embodied_rl.sim.worlds.mobile import ODOMETRY_SOURCES, FreeBody, MobileWorld, ScanSource
 
 WHEEL_RADIUS_M, TRACK_M = 0.04, 0.24
 FURNITURE = ("wardrobe", "shelf", "cabinet", "fridge", "stove", "bookcase")
@@ -171,10 +171,7 @@ APARTMENT = ApartmentWorld(
     visuals=("primitives",),
     build=build,
     sources={
-        "base_position": BaseSource("position", 0.005),
-        "base_yaw": BaseSource("yaw", 0.005),
-        "base_linear_velocity": BaseSource("linear_velocity", 0.01),
-        "base_angular_velocity": BaseSource("angular_velocity", 0.01),
+        **ODOMETRY_SOURCES,
         "scan": ScanSource("lidar", "base_link", 0.01),
         "camera_front": CameraSource("front", "rgb"),
         "camera_front_depth": CameraSource("front", "depth"),

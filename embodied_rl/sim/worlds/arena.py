@@ -13,7 +13,7 @@ from __future__ import annotations
 import mujoco
 
 from embodied_rl.sim.worlds.base import CameraSource, sim_worlds_file
-from embodied_rl.sim.worlds.mobile import BaseSource, MobileWorld
+from embodied_rl.sim.worlds.mobile import ODOMETRY_SOURCES, MobileWorld
 
 WHEEL_RADIUS_M, TRACK_M = 0.1, 0.36
 
@@ -29,10 +29,7 @@ ARENA = MobileWorld(
     visuals=("primitives",),
     build=build,
     sources={
-        "base_position": BaseSource("position", 0.005),
-        "base_yaw": BaseSource("yaw", 0.005),
-        "base_linear_velocity": BaseSource("linear_velocity", 0.01),
-        "base_angular_velocity": BaseSource("angular_velocity", 0.01),
+        **ODOMETRY_SOURCES,
         "camera_overhead": CameraSource("overhead", "rgb"),
     },
     instances={"robot": "base_link"},

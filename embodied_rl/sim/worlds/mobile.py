@@ -28,6 +28,15 @@ class BaseSource:
     sigma: float
 
 
+# A localisation's noise, by the keys that a base's streams have
+ODOMETRY_SOURCES = {
+    "base_position": BaseSource("position", 0.005),
+    "base_yaw": BaseSource("yaw", 0.005),
+    "base_linear_velocity": BaseSource("linear_velocity", 0.01),
+    "base_angular_velocity": BaseSource("angular_velocity", 0.01),
+}
+
+
 @dataclass(frozen=True)
 class ScanSource:
     """Stream of a planar lidar; its beams, angles and ranges are those of the stream.
