@@ -133,7 +133,9 @@ class Cell:
 
         episodes = evaluate(loaded.model, loaded.world, self.trials, 0, watch=watch)
         lines = (state / LOG).read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
+        # what was done again after an interruption stands in the log twice
+        by_iteration = {record["iteration"]: record for record in map(json.loads, lines)}
+        records = [by_iteration[key] for key in sorted(by_iteration)]
         mass = torch.stack(masses).mean(dim=0) if self.run.model.sink_mode != "none" else None
         return {
             "tables": tables(episodes),
