@@ -4,7 +4,7 @@ with the network of configs/relic_egocentric.yaml and made-up steps.
 - ``memory``: what the process holds more than before the trial, beside the bytes computed from the
   shapes of the cache and of the steps kept; what is not computed would be a leak;
 - ``drift``: how far the outputs of the last steps are from those of the whole trial encoded anew,
-  many steps at once; values and scores are about 1;
+  many steps at once, beside how large values are (``value_rms``);
 - ``step``: processor time of a step on one thread, by the steps before it.
 
 Weights are random, and large enough that an error in any part is seen in the output.
