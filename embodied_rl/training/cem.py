@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from embodied_rl.core.ranges import check_range
+
 
 @dataclass(frozen=True)
 class CemSettings:
@@ -24,10 +26,8 @@ class CemSettings:
             raise ValueError(
                 f"elite: expected 1 to population = {self.population}, saw {self.elite}"
             )
-        if self.iterations < 1:
-            raise ValueError(f"iterations: expected at least 1, saw {self.iterations}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing: expected 0 <= smoothing < 1, saw {self.smoothing}")
+        check_range(self, "iterations", least=1)
+        check_range(self, "smoothing", least=0, below=1)
 
 
 def maximise(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.ranges import check_range
 from embodied_rl.core.schema import Section
 from embodied_rl.nn.diffusion import PREDICTIONS
 from embodied_rl.nn.vision import ImageSettings
@@ -94,8 +95,7 @@ class PtpConfig:
             )
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction: expected one of {PREDICTIONS}, saw {self.prediction!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected 0 <= dropout < 1, saw {self.dropout}")
+        check_range(self, "dropout", least=0, below=1)
         if self.sampling_steps > self.diffusion_steps:
             expected = f"at most diffusion_steps = {self.diffusion_steps}"
             raise ValueError(f"sampling_steps: expected {expected}, saw {self.sampling_steps}")
@@ -129,8 +129,7 @@ class EncoderStage:
     training: TrainSettings
 
     def __post_init__(self) -> None:
-        if self.history < 1:
-            raise ValueError(f"history: expected at least 1, saw {self.history}")
+        check_range(self, "history", least=1)
 
     def model(self, config: PtpConfig) -> PtpConfig:
         """The short-context policy that belongs to a long-context one."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from embodied_rl.core.ranges import check_range
 from embodied_rl.nn.episodic_transformer import TransformerSettings
 from embodied_rl.policies.relic.recall import LandmarkLayout
 
@@ -59,17 +60,9 @@ class RelicConfig:
     inter_episode: bool = True
 
     def __post_init__(self) -> None:
-        for key, least in (
-            ("action_count", 2),
-            ("horizon", 1),
-            ("code_width", 1),
-            ("crop_width", 1),
-        ):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}: expected at least {least}, saw {getattr(self, key)}")
-        for key in ("feature_count", "cell_count", "code_count"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
+        check_range(self, "action_count", least=2)
+        check_range(self, "horizon", "code_width", "crop_width", least=1)
+        check_range(self, "feature_count", "cell_count", "code_count", least=0)
         if self.feature_count + self.cell_count == 0:
             raise ValueError("feature_count: expected features or cells, saw neither")
         if (self.cell_count > 0) != (self.code_count > 1):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.ranges import check_range
 from embodied_rl.policies.relic.config import POLICY, RelicConfig
 from embodied_rl.policies.relic.imitation import ImitationSettings
 from embodied_rl.sim.navigation.base import TrialWorld
@@ -38,12 +39,8 @@ class RelicTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("transitions", "trials", "trial_steps", "updates", "save_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
-        for key in ("warmup", "seed"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
+        check_range(self, "transitions", "trials", "trial_steps", "updates", "save_every", least=1)
+        check_range(self, "warmup", "seed", least=0)
         if self.trial_steps % self.updates:
             raise ValueError(
                 f"updates: expected a divisor of trial_steps = {self.trial_steps}, saw "
@@ -60,6 +57,14 @@ class RelicRun:
     training: RelicTraining
     ppo: PpoSettings = field(default_factory=PpoSettings)
     imitation: ImitationSettings = field(default_factory=ImitationSettings)
+
+    @property
+    def endless(self) -> RelicRun:
+        """All that the steps of a training follow from. While the learning rate does not fall, how
+        many there are is no part of it: a short training is how a longer one begins."""
+        if self.ppo.final_rate != 1.0:
+            return self
+        return replace(self, training=replace(self.training, transitions=1))
 
 
 _PARTS: dict[str, type] = {

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.ranges import check_range
 from embodied_rl.policies.tgpo.groundings import Groundings
 
 Value = Callable[[Tensor, Tensor], Tensor]  # alternatives (N,), times (N, V) -> values (N,)
@@ -41,17 +42,14 @@ class AllocationSettings:
     width: float = 0.15  # deviation of a local move, as a share of the interval
 
     def __post_init__(self) -> None:
-        if not 0 <= self.guided <= 0.75:
-            raise ValueError(f"guided: expected 0 to 0.75, saw {self.guided}")
-        if self.warmup < 0 or self.chain_steps < 1:
-            raise ValueError("warmup, chain_steps: expected at least 0 and 1")
+        check_range(self, "guided", least=0, most=0.75)
+        check_range(self, "warmup", least=0)
+        check_range(self, "chain_steps", least=1)
         if min(self.local, self.swap) < 0 or self.local + self.swap >= 1:
             raise ValueError(
                 f"local, swap: expected shares of a sum below 1, saw {self.local}, {self.swap}"
             )
-        for key in ("temperature", "least_temperature", "width"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key}: expected a number above 0, saw {getattr(self, key)}")
+        check_range(self, "temperature", "least_temperature", "width", above=0)
 
 
 def uniform(

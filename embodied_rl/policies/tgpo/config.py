@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embodied_rl.core.ranges import check_range
 from embodied_rl.policies.tgpo.allocate import AllocationSettings
 from embodied_rl.policies.tgpo.groundings import Shape
 from embodied_rl.policies.tgpo.mdp import RewardWeights
@@ -32,8 +33,7 @@ class TgpoConfig:
     log_std: float = -0.5
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"width: expected at least 1, saw {self.width}")
+        check_range(self, "width", least=1)
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {ACTIVATIONS}, saw {self.activation!r}")
         _ = self.shape
@@ -62,12 +62,8 @@ class TgpoTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("transitions", "environments", "save_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
-        for key in ("generated", "generated_seed", "seed"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
+        check_range(self, "transitions", "environments", "save_every", least=1)
+        check_range(self, "generated", "generated_seed", "seed", least=0)
         if self.hold_out and not self.generated:
             raise ValueError("hold_out: expected generated tasks to train on, saw none")
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.ranges import check_range
 from embodied_rl.sim.stl_tasks.task import Region, StlTask
 from embodied_rl.stl import expression as ex
 from embodied_rl.stl import formula as fm
@@ -37,9 +38,7 @@ class Shape:
     variables: int = 4
 
     def __post_init__(self) -> None:
-        for key in ("subgoals", "avoided", "variables"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
+        check_range(self, "subgoals", "avoided", "variables", least=1)
 
 
 @dataclass(frozen=True)

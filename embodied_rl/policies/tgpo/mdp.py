@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from embodied_rl.core.ranges import check_range
 from embodied_rl.policies.tgpo.groundings import Schedule, Shape
 from embodied_rl.sim.dynamics.base import Dynamics
 
@@ -57,9 +58,7 @@ class RewardWeights:
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f"{key}: expected 0 or more, saw {value}")
+        check_range(self, *vars(self), least=0)
 
 
 def observation_dim(dynamics: Dynamics, shape: Shape) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embodied_rl.core.ranges import check_range
+
 OBJECT_NAMES = ("lantern", "plant", "ball", "clock", "basket", "bell")  # of types 0, 1, ...
 GENERATOR = 10_002  # keeps these random numbers apart from all others that begin with small seeds
 
@@ -32,17 +34,13 @@ class LayoutSettings:
     cell_m: float = 0.5
 
     def __post_init__(self) -> None:
-        for key in ("columns", "rows", "room", "objects", "types"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
-        if self.furniture < 0:
-            raise ValueError(f"furniture: expected 0 or more, saw {self.furniture}")
+        check_range(self, "columns", "rows", "room", "objects", "types", least=1)
+        check_range(self, "furniture", least=0)
         if self.objects > min(self.types, self.columns * self.rows * self.room**2):
             raise ValueError(
                 f"objects: expected at most one a type and one a cell, saw {self.objects}"
             )
-        if self.cell_m <= 0:
-            raise ValueError(f"cell_m: expected a length above 0, saw {self.cell_m}")
+        check_range(self, "cell_m", above=0)
 
     @property
     def width(self) -> int:

@@ -82,8 +82,8 @@ def test_metres() -> None:
         ({"rows": 0}, "rows: expected at least 1, saw 0"),
         ({"objects": 7}, "objects: expected at most one a type"),
         ({"room": 1, "objects": 5}, "objects: expected at most one a type and one a cell"),
-        ({"furniture": -1}, "furniture: expected 0 or more"),
-        ({"cell_m": 0.0}, "cell_m: expected a length above 0"),
+        ({"furniture": -1}, "furniture: expected at least 0"),
+        ({"cell_m": 0.0}, "cell_m: expected a number above 0"),
     ],
 )
 def test_impossible_settings(change: dict[str, float], message: str) -> None:

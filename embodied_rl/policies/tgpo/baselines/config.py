@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embodied_rl.core.ranges import check_range
 from embodied_rl.core.schema import Section
 from embodied_rl.training.cem import CemSettings
 from embodied_rl.training.config import read_dataclass, read_yaml
@@ -29,9 +30,7 @@ class LearnerSettings:
     worst_m: float = -5.0  # robustness counts as at least this
 
     def __post_init__(self) -> None:
-        for key in ("width", "history", "environments"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
+        check_range(self, "width", "history", "environments", least=1)
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ class GradSettings:
     temperature: float = 0.1  # m
 
     def __post_init__(self) -> None:
-        for key in ("restarts", "iterations", "learning_rate", "temperature"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key}: expected a number above 0, saw {getattr(self, key)}")
+        check_range(self, "restarts", "iterations", "learning_rate", "temperature", above=0)
 
 
 @dataclass(frozen=True)
