@@ -114,7 +114,7 @@ def over_ros(
     same = same_commands(results, alone[: len(results)])
     return {
         "ros.episodes": len(results),
-        "ros.success": float(np.mean([result.outcome.success for result in results])),
+        "ros.success": float(np.mean([apartment.succeeded(result) for result in results])),
         "ros.same_outcome": same["same_outcome"] / len(results),
         "ros.same_commands": same["same_commands"] / len(results),
         "ros.real_time_factor": float(

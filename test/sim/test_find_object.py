@@ -114,6 +114,22 @@ def test_the_score_is_the_fewest_actions_over_those_used():
     assert watched.show(watched.start + [1.0, 0, 0], 3.0) == outcome  # it stands
 
 
+def test_an_episode_has_the_actions_of_the_twins():
+    """A stop as the last action counts; standing still after the last one is none."""
+    seed = next(seed for seed in range(200) if Watched(seed).task.shortest == 1)
+    horizon = make_trial_world("apartment").horizon
+    for turns in (horizon - 1, horizon):
+        watched = Watched(seed)
+        for turn in range(1, turns + 1):
+            outcome = watched.show(watched.start + [0, 0, turn * math.pi / 2])
+            assert outcome.done == (turn == horizon)
+        stood = watched.show(watched.start, 3.0)
+        if turns < horizon:
+            assert stood.success and stood.score == pytest.approx(1 / horizon)
+        else:
+            assert (stood.success, stood.reason, stood.score) == (False, "no action left", 0.0)
+
+
 def test_the_instruction_names_the_object():
     assert [wanted_type(f"find the {name}") for name in OBJECT_NAMES] == list(range(6))
     for text in ("find the sofa", "the clock", "", "push the button"):

@@ -30,13 +30,15 @@ from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
 from embodied_rl.sim.navigation.layout import OBJECT_NAMES
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult, begin
-from embodied_rl.sim.tasks.find_object import FindObject
+from embodied_rl.sim.tasks.find_object import NO_ACTION_LEFT, FindObject
 from embodied_rl.training.statistics import mean_interval
 
 POSE = ("base_position", "base_yaw")  # streams that say where the robot was
 ACTIONS = "actions"  # figure of the policy: how many it took in the episode, the stop included
+STOPPED = "stopped"  # figure of the policy: 1 if it chose to stop
 EVENTS = (ACTIONS, "blocked", "gave_up")  # figures of the policy, counted from the episode's start
-AWAY, SPENT = "stopped away from the object", "no action left"
+FOUND = "found the object"
+AWAY = "stopped away from the object"
 MEASURES = ("success", "efficiency")  # the robot is given no reward
 
 
@@ -97,7 +99,9 @@ def beside(loaded: Loaded, given: Given, results: Sequence[EpisodeResult], seed:
 def robot_episodes(
     world: EgocentricNavigation, given: Given, results: Sequence[EpisodeResult]
 ) -> tuple[Episodes, Tensor]:
-    """What the robot did, counted as the grid does.
+    """What the robot did, counted as the grid does: a success is a stop that was chosen. The task
+    judges by motion alone; a robot whose last action was a step into an obstacle stands still too,
+    and has not stopped.
 
     Args:
         results: of all episodes in their order, with the rows of :data:`POSE`.
@@ -107,13 +111,13 @@ def robot_episodes(
         earlier episodes of the trial ``(N, E, types)``.
 
     Raises:
-        UserError: a result without rows, or of a policy that does not count its actions.
+        UserError: a result without rows, or of a policy that does not tell its actions and stops.
     """
     shape = given.wanted.shape
     world.begin(*given)
     shortest = world.fewest_actions(given.starts, given.wanted)
-    steps = torch.tensor([_actions(result) for result in results]).view(shape)
-    success = torch.tensor([result.outcome.success for result in results]).view(shape)
+    steps = torch.tensor([_told(result, ACTIONS) for result in results]).view(shape)
+    success = torch.tensor([succeeded(result) for result in results]).view(shape)
     efficiency = success * shortest / torch.maximum(shortest, steps)
     known = _seen_before(world, shape, results)
     return Episodes(
@@ -126,13 +130,22 @@ def robot_episodes(
     ), known
 
 
-def _actions(result: EpisodeResult) -> int:
-    if ACTIONS not in result.figures:
+def _told(result: EpisodeResult, figure: str) -> int:
+    if figure not in result.figures:
         raise UserError(
-            f"episode {result.info.episode}: expected the figure '{ACTIONS}' of the policy, saw "
+            f"episode {result.info.episode}: expected the figure '{figure}' of the policy, saw "
             f"{sorted(result.figures)}"
         )
-    return int(result.figures[ACTIONS])
+    return int(result.figures[figure])
+
+
+def succeeded(result: EpisodeResult) -> bool:
+    """Whether the policy stopped and the task took that for a success.
+
+    Raises:
+        UserError: of a policy that does not tell its stops.
+    """
+    return bool(_told(result, STOPPED)) and result.outcome.success
 
 
 def track(result: EpisodeResult) -> np.ndarray:
@@ -205,12 +218,12 @@ def compared(
 
 
 def _reason(result: EpisodeResult, horizon: int) -> str:
-    """Of the outcome, the same for all objects. A robot that stands still has ended its episode,
-    whether that was a stop of the policy or not."""
+    """Of the outcome, the same for all objects; and of a robot that stood still, which the task
+    takes for a stop, whether it was one of the policy."""
     words = ["object" if word in OBJECT_NAMES else word for word in result.outcome.reason.split()]
     reason = " ".join(words)
-    if reason == AWAY and not result.figures.get("stopped", 1):
-        return SPENT if _actions(result) >= horizon else "stood still without a stop"
+    if reason in (FOUND, AWAY) and not _told(result, STOPPED):
+        return NO_ACTION_LEFT if _told(result, ACTIONS) >= horizon else "stood still without a stop"
     return reason
 
 
@@ -236,8 +249,8 @@ def _outcomes(
 
 def _twin_reasons(twin: Episodes, horizon: int) -> list[str]:
     kinds = zip(twin.success.flatten().tolist(), (twin.steps < horizon).flatten().tolist())
-    away = {True: AWAY, False: SPENT}
-    return ["found the object" if success else away[early] for success, early in kinds]
+    away = {True: AWAY, False: NO_ACTION_LEFT}
+    return [FOUND if success else away[early] for success, early in kinds]
 
 
 def _per_episode(results: Sequence[EpisodeResult]) -> dict[str, float]:

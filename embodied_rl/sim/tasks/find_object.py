@@ -30,6 +30,7 @@ STOP_S = 1.5  # of standing still are a stop
 FIRST_STOP_S = 3.0  # before the first motion, while the policy starts up
 STILL_M = 0.02
 TURN_ARM_M = 0.2  # a turn counts as a motion of what is so far from the axis
+NO_ACTION_LEFT = "no action left"
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ def grid_pose(layout: Layout, pose: np.ndarray) -> tuple[int, int, int]:
 class FindObject:
     """Success is to stand still within a Manhattan distance of two cells of the wanted object with
     it in view, both by the rule of the grid twin on the nearest cell and quarter turn. Standing
-    still anywhere else ends the episode too.
+    still anywhere else ends the episode too, and so does a robot that goes on without the action
+    left that its stop would need: as in the twin, an episode has ``horizon`` of them.
 
-    ``score`` of a success is the fewest actions on the grid over those used: cells entered,
-    quarter turns made, and the stop.
+    Actions used are cells entered, quarter turns made, and the stop; ``score`` of a success is the
+    fewest on the grid over those. A step that the robot wanted and did not make is none of them.
 
     Attributes:
         layout: the home.
@@ -125,6 +127,9 @@ class FindObject:
         still_s = self._stillness.update(time_s, _point(pose))
         if still_s >= (FIRST_STOP_S if still_s == time_s else STOP_S):
             self._outcome = self._stopped()
+        elif self._used > self._grid.horizon:
+            # a policy that counts its actions would stand still from here on, which is no stop
+            self._outcome = Outcome(True, False, NO_ACTION_LEFT, 0.0)
         elif time_s >= self.time_limit_s:
             self._outcome = Outcome(True, False, "time_limit", 0.0)
         return self._outcome

@@ -104,8 +104,9 @@ class AsRobot:
         outcome = Outcome(True, success, reason if stopped else "time_limit", 0.0)
         info = EpisodeInfo(n * EPISODES + number, 0, "find_object", "", 0, n)
         self.results[n, number] = EpisodeResult(
-            info, outcome, 1, 0, np.zeros((1, 2)), self._rows[n], {"actions": len(self._rows[n])}
-        )
+            info, outcome, 1, 0, np.zeros((1, 2)), self._rows[n],
+            {"actions": len(self._rows[n]), "stopped": int(stopped)},
+        )  # fmt: skip
         self._number[n], self._rows[n] = number + 1, []
 
     def in_order(self) -> list[EpisodeResult]:
@@ -196,10 +197,27 @@ def test_standing_still_is_not_always_a_stop(played) -> None:
     )
 
 
+def test_a_spent_robot_beside_the_object_has_not_stopped(played) -> None:
+    """The task takes its standing still for a stop, for it counts what the robot moved."""
+    given, twin, results, _ = played
+    number = twin.success.flatten().tolist().index(True)
+    spent = [*results]
+    spent[number] = replace(results[number], figures={"actions": 25, "stopped": 0})
+    robot, _ = apartment.robot_episodes(grid(), given, spent)
+    expected = twin.success.flatten().clone()
+    expected[number] = False
+    assert torch.equal(robot.success.flatten(), expected)
+    assert robot.efficiency.flatten()[number] == 0.0
+    found = apartment.compared(robot, twin, spent, 25)
+    assert found["reasons"]["lost"] == {"no action left": 1}
+    assert found["reasons"]["robot"]["found the object"] == int(expected.sum())
+
+
 def test_results_that_cannot_be_counted_are_refused(played) -> None:
     given, _, results, _ = played
     for changed, message in (
         ({"figures": {"step_ms": 1.0}}, r"expected the figure 'actions' .* saw \['step_ms'\]"),
+        ({"figures": {"actions": 3}}, r"expected the figure 'stopped' .* saw \['actions'\]"),
         ({"observations": []}, "episode 5: expected rows with"),
     ):
         wrong = [*results]
