@@ -45,6 +45,7 @@ from embodied_rl.sim.navigation.layout import OBJECT_NAMES
 from embodied_rl.sim.navigation.registry import CAMERA_RAD
 
 CONTEXT_STEPS = 65_536
+ENCODE_STEPS = 4_096  # of context that are encoded anew at once: 0.2 s on one core
 EXECUTE = 2  # control ticks between two looks at the motion
 BLOCKED_S = 0.3  # that a step into an obstacle lasts: it is not made, as in the grid
 QUARTER = round(math.pi / 2 / TURN_RAD)  # turns of 30 degrees
@@ -74,10 +75,15 @@ class RelicController:
         device: torch.device | str = "cpu",
     ) -> None:
         world = loaded.world
-        if not isinstance(world, EgocentricNavigation) or loaded.model.config.previous_reward:
+        if (
+            not isinstance(world, EgocentricNavigation)
+            or world.relative_pose
+            or loaded.model.config.previous_reward
+        ):
             raise UserError(
-                f"policy {loaded.name}: expected a model of a robot's own view without rewards, "
-                f"saw one of world '{world.name}'; drive relic_apartment"
+                f"policy {loaded.name}: expected a model of a robot's own view, with its place on "
+                f"the map and without rewards, saw one of world '{world.name}'; drive "
+                "relic_apartment"
             )
         streams = embodiment.require([*STREAMS, SCAN, DEPTH, SEGMENTATION])
         self._perception = CropPerception(world, embodiment, CAMERA_RAD)
@@ -247,17 +253,28 @@ class RelicController:
         return Tokens(cells, features, previous, blank, passed, episode)
 
     def _step(self, tokens: Tokens) -> Tensor:
-        """Scores of the actions ``(1, A)``; whole oldest episodes are forgotten to make room."""
+        """Scores of the actions ``(1, A)``."""
         begin_s = time.perf_counter()
-        limit = self._memory.cache.limit
-        if self._memory.length == limit:
-            running = self._time > 0
-            self._dropped += self._memory.make_room(limit - 1, running).episodes
+        self._make_room()
         logits = self._memory.step(tokens).logits.cpu()
         self._step_ms = (time.perf_counter() - begin_s) * 1e3
         mass = self._model.transformer.sink_mass(self._memory.cache)
         self._sink_mass = float(mass.mean())
         return logits
+
+    def _make_room(self) -> None:
+        """Whole oldest episodes are forgotten when the context is full.
+
+        What they left behind in the rest goes before an episode's first step: the robot stands, and
+        may wait until the rest is encoded anew. A longer context than :data:`ENCODE_STEPS`, whose
+        encoding grows with its square, stays as it is.
+        """
+        memory, running = self._memory, self._time > 0
+        limit = memory.cache.limit
+        if memory.length == limit:
+            self._dropped += memory.make_room(limit - 1, running).episodes
+        if not running and memory.stale and memory.length <= ENCODE_STEPS:
+            memory.encode()
 
     def _draw(self, logits: Tensor) -> int:
         return int(torch.multinomial(logits.softmax(dim=-1), 1, generator=self._generator))

@@ -124,6 +124,12 @@ class TrialMemory:
             part.drop(0, starts[count], held)
         return Dropped(count, starts[count])
 
+    @property
+    def stale(self) -> bool:
+        """Whether what is held was encoded with episodes in view that are forgotten by now."""
+        oldest = self._tokens.episode.data[0, 0]
+        return self.length > 0 and int(oldest) != self._first_episode
+
     def encode(self) -> None:
         """Encodes all that is held anew, as if the trial had begun with its oldest kept episode,
         and with the model's present weights. Episodes are then numbered from that one on."""

@@ -11,6 +11,7 @@ from trial_cases import config_for, opinionated
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.registry import load_policy
+from embodied_rl.policies.relic import controller
 from embodied_rl.policies.relic.controller import RelicController
 from embodied_rl.policies.relic.evaluation import Loaded
 from embodied_rl.policies.relic.perception import GridPose
@@ -231,6 +232,36 @@ def test_whole_oldest_episodes_make_room(world, monkeypatch):
     assert held == [(3, 1, 0), (6, 2, 0), (6, 2, 1), (6, 2, 2)]
     assert steps_of(robot).episode[0].tolist() == [2] * 3 + [3] * 3
     assert robot.policy.refusal() == ""
+
+
+@pytest.mark.parametrize("context_steps", [6, 8])  # full before an episode, and in one
+def test_an_episode_begins_without_traces_of_forgotten_ones(world, monkeypatch, context_steps):
+    """Its first scores are those of a trial that began with the oldest kept episode, in one pass
+    over it; without encoding anew they are not."""
+
+    def first_scores(most: int):
+        monkeypatch.setattr(controller, "ENCODE_STEPS", most)
+        robot, scores = robot_in(world, context_steps=context_steps), []
+        actions = [TURN_LEFT, TURN_LEFT, STOP]
+
+        def draw(logits):
+            scores.append(logits[0])
+            return actions[(len(scores) - 1) % 3]
+
+        monkeypatch.setattr(robot.policy, "_draw", draw)
+        for number in range(3):
+            robot.begin(GridPose(2 + number, 2, number), number)
+            robot.until_actions(3)
+        robot.begin(GridPose(2, 2, 0), 1)
+        robot.until_actions(1)
+        return steps_of(robot), scores[-1], robot.policy.figures()["dropped_episodes"]
+
+    tokens, scores, dropped = first_scores(6)
+    assert dropped == tokens.episode[0, 0] > 0
+    alone = tokens._replace(episode=tokens.episode - dropped)
+    expected = small(world).model(alone).logits[0, -1]
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+    assert (first_scores(2)[1] - expected).abs().max() > 1e-3
 
 
 # Where it stands still rather than guess

@@ -62,10 +62,13 @@ def test_keys_and_values_that_stay_are_as_they_were_until_encoded_anew():
     model, tokens = small_model(), made_up_trials(1, STEPS)
     memory = played(model, tokens, range(STEPS - 1))
     whole = [memory.cache.seen(layer).keys.clone() for layer in range(2)]
+    assert not memory.stale
     gone = memory.make_room(40).steps
+    assert memory.stale
     for layer in range(2):
         assert torch.equal(memory.cache.seen(layer).keys[:, :, 1:], whole[layer][:, :, 1 + gone :])
     memory.encode()
+    assert not memory.stale
     alone = Tokens(*(part[:, gone:] for part in tokens))
     first = alone.episode[:, :1]
     alone = alone._replace(episode=alone.episode - first)
