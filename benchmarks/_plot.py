@@ -24,7 +24,7 @@ from embodied_rl.core.checkpoint import atomic_write
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
 )  # fmt: skip
-GREY, BLACK, YELLOW = "#7F7F7F", "#000000", "#F0E442"
+GREY, BLACK, YELLOW, BROWN = "#7F7F7F", "#000000", "#F0E442", "#7A4A1E"
 STYLE = {
     "figure.dpi": 150,
     "font.size": 9,

@@ -27,7 +27,9 @@ from embodied_rl.sim.navigation.grid import (
     crop_offsets,
     geodesic,
     near_offsets,
+    placed_from,
     poses_that_see,
+    seen_from,
 )
 from embodied_rl.sim.navigation.layout import Layout, LayoutSettings, generate_layout
 
@@ -69,6 +71,10 @@ class EgocentricNavigation:
     Args:
         camera_rad: angle of view of the camera that shows the objects; None: they show in all cells
             of the crop that are seen, as walls do.
+        relative_pose: poses and objects are told in the frame of the episode's start (x ahead, y to
+            the left, heading 0), as odometry that is set to zero there has them. Episodes of a
+            trial then share no frame: what was seen before must be found again by what it looks
+            like.
     """
 
     action_count = 4
@@ -79,9 +85,10 @@ class EgocentricNavigation:
         *,
         layout: LayoutSettings | None = None,
         camera_rad: float | None = None,
+        relative_pose: bool = False,
         horizon: int = 25,
     ) -> None:
-        self.name, self.horizon = name, horizon
+        self.name, self.horizon, self.relative_pose = name, horizon, relative_pose
         self.layout_settings = settings = layout or LayoutSettings()
         self.sight = Sight(crop_offsets(DEPTH, HALF_WIDTH))
         ahead, left = self.sight.offsets.T
@@ -93,9 +100,12 @@ class EgocentricNavigation:
         self.near = Sight(near_offsets(SUCCESS_CELLS))
         self.cell_count = len(self.sight.offsets)
         self.code_count = FIRST_OBJECT + settings.types
-        self._told_sizes = [settings.types, settings.width, settings.height, 4]
-        self.feature_count = sum(self._told_sizes)
-        self.feature_count += settings.types * (settings.width + settings.height)
+        # what is told of a place: x and y of so many cells
+        self._told_cells = (settings.width, settings.height)
+        if relative_pose:  # the start may lie at any edge, and either axis ahead of it
+            self._told_cells = (2 * max(self._told_cells) - 1,) * 2
+        self._told_sizes = [settings.types, *self._told_cells, 4]
+        self.feature_count = sum(self._told_sizes) + settings.types * sum(self._told_cells)
 
     def worlds(self, split: str) -> Tensor:
         return torch.arange(*WORLDS[choose("split", split, WORLDS)])
@@ -169,6 +179,12 @@ class EgocentricNavigation:
         """x, y and heading, ``(N,)`` each."""
         return self._episode[:3]
 
+    @property
+    def _running(self) -> tuple[Tensor, Tensor]:
+        """Trial and number ``(N,)`` of the running episodes."""
+        # the trial's last episode may end with its last step; what follows is never acted in
+        return self._row, self._number.clamp(max=self._starts.shape[1] - 1)
+
     def _measure(self) -> None:
         """Where stopping succeeds and how far that is, for every type of object."""
         shape = (len(self._row), self.layout_settings.types)
@@ -182,12 +198,10 @@ class EgocentricNavigation:
 
     def _next_episode(self) -> _Episode:
         """Episode ``self._number`` of every trial at its start."""
-        # the trial's last episode may end with its last step; what follows is never acted in
-        number = self._number.clamp(max=self._starts.shape[1] - 1)
-        x, y, heading = self._starts[self._row, number].unbind(-1)
-        wanted = self._targets[self._row, number]
+        x, y, heading = self._starts[self._running].unbind(-1)
+        wanted = self._targets[self._running]
         away = self._distance[self._row, wanted, y, x]
-        shortest = self._shortest[self._row, number]
+        shortest = self._shortest[self._running]
         familiar = self._met[self._row, wanted]
         return _Episode(x, y, heading, wanted, torch.zeros_like(x), away, shortest, familiar)
 
@@ -228,24 +242,39 @@ class EgocentricNavigation:
         return 1 + self._to_go[self._row[:, None], wanted, heading, y, x]
 
     def view(self, cells: Tensor, wanted: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> View:
-        """Codes ``(N, C)``, wanted types and poses ``(N,)`` as the network is told them."""
+        """Codes ``(N, C)``, wanted types and poses ``(N,)`` as the network is told them.
+
+        With ``relative_pose`` the poses are of the running episodes.
+        """
+        if self.relative_pose:
+            middle = self._told_cells[0] // 2
+            x, y, heading = seen_from(self._starts[self._running], x, y, heading)
+            x, y = x + middle, y + middle
         parts = zip((wanted, x, y, heading), self._told_sizes)
         shown = [F.one_hot(part, size) for part, size in parts]
         cell_x, cell_y = self.sight.cells(x, y, heading)
         for kind in range(self.layout_settings.types):
             here = cells == FIRST_OBJECT + kind
             place, found = here.int().argmax(dim=1, keepdim=True), here.any(dim=1, keepdim=True)
-            sizes = (self.layout_settings.width, self.layout_settings.height)
-            for axis, size in zip((cell_x, cell_y), sizes):
+            for axis, size in zip((cell_x, cell_y), self._told_cells):
                 # unseen cells may lie outside the map; they are not shown
                 at = axis.gather(1, place)[:, 0].clamp(0, size - 1)
                 shown.append(F.one_hot(at, size) * found)
         return View(cells, torch.cat(shown, dim=-1).float())
 
     def told(self, view: View) -> tuple[Tensor, ...]:
-        """Wanted type, x, y and heading ``(N,)`` as a view says them."""
+        """Wanted type, x, y and heading ``(N,)`` on the map, as a view says them.
+
+        With ``relative_pose`` the view must be of the running episodes: where they began is added,
+        which the view does not say.
+        """
         told = view.features[:, : sum(self._told_sizes)].split(self._told_sizes, dim=-1)
-        return tuple(part.argmax(dim=-1) for part in told)
+        wanted, x, y, heading = (part.argmax(dim=-1) for part in told)
+        if self.relative_pose:
+            middle = self._told_cells[0] // 2
+            start = self._starts[self._running]
+            x, y, heading = placed_from(start, x - middle, y - middle, heading)
+        return wanted, x, y, heading
 
 
 def _drawn(layouts: list[Layout], steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,26 @@ def _placed(offsets: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Ten
     return found[..., 0] + x[:, None], found[..., 1] + y[:, None]
 
 
+def seen_from(start: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Tensor, ...]:
+    """Map poses in the frame of others: x ahead of them, y to their left.
+
+    Args:
+        start: x, y and heading of each ``(P, 3)``.
+        x, y, heading: ``(P,)``.
+    """
+    way, turn = torch.stack([x, y], dim=-1) - start[:, :2], start[:, 2]
+    ahead, left = (way * AHEAD[turn]).sum(dim=-1), (way * LEFT[turn]).sum(dim=-1)
+    return ahead, left, (heading - turn) % 4
+
+
+def placed_from(start: Tensor, ahead: Tensor, left: Tensor, heading: Tensor) -> tuple[Tensor, ...]:
+    """The inverse of :func:`seen_from`."""
+    turn = start[:, 2]
+    way = ahead[:, None] * AHEAD[turn] + left[:, None] * LEFT[turn]
+    x, y = (start[:, :2] + way).unbind(-1)
+    return x, y, (turn + heading) % 4
+
+
 def crop_offsets(depth: int, half_width: int) -> Tensor:
     """A rectangle ahead, from the robot's own row on: ``((depth + 1) * (2 half_width + 1), 2)``."""
     return torch.cartesian_prod(

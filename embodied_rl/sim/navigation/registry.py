@@ -20,9 +20,15 @@ def apartment() -> EgocentricNavigation:
     return EgocentricNavigation("apartment", layout=FURNISHED, camera_rad=CAMERA_RAD)
 
 
+def egocentric_relative() -> EgocentricNavigation:
+    """The homes of `egocentric`, told in the frame of each episode's start."""
+    return EgocentricNavigation("egocentric_relative", relative_pose=True)
+
+
 TRIAL_WORLDS: dict[str, Callable[[], TrialWorld]] = {
     Darkroom.name: Darkroom,
     "egocentric": EgocentricNavigation,
+    "egocentric_relative": egocentric_relative,
     "apartment": apartment,
 }
 

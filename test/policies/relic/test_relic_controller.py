@@ -19,7 +19,7 @@ from embodied_rl.sim.navigation.darkroom import Darkroom
 from embodied_rl.sim.navigation.egocentric import STOP, UNSEEN, EgocentricNavigation
 from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT, TURN_RIGHT
 from embodied_rl.sim.navigation.layout import LayoutSettings
-from embodied_rl.sim.navigation.registry import CAMERA_RAD, FURNISHED
+from embodied_rl.sim.navigation.registry import CAMERA_RAD, FURNISHED, make_trial_world
 from embodied_rl.training.publish import publish
 
 HOME, HORIZON = 4100, 6
@@ -384,6 +384,8 @@ def test_a_model_of_another_kind_of_world_is_refused(world):
         RelicController(dark, BODY)
     with pytest.raises(UserError, match="policy small: expected .* without rewards"):
         RelicController(small(world, previous_reward=True), BODY)
+    with pytest.raises(UserError, match="policy small: expected .* its place on the map"):
+        RelicController(small(make_trial_world("egocentric_relative")), BODY)
 
 
 def test_a_robot_with_other_commands_or_streams_is_refused(world):

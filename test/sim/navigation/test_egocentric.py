@@ -15,7 +15,7 @@ from embodied_rl.sim.navigation.registry import make_trial_world
 from embodied_rl.sim.navigation.scripted import MapSearcher
 
 COUNT, STEPS = 12, 100
-WORLDS = ("egocentric", "apartment")
+WORLDS = ("egocentric", "egocentric_relative", "apartment")
 
 
 def maps(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,13 +67,14 @@ def test_distances_equal_the_twin() -> None:
 class Twin:
     """One trial; start poses and targets are read from the world's views."""
 
-    def __init__(self, walls, objects, camera: bool) -> None:
-        self.camera = camera
+    def __init__(self, walls, objects, camera: bool, relative: bool = False) -> None:
+        self.camera, self.relative = camera, relative
         self.walls, self.objects, self.met = walls.tolist(), objects.tolist(), set()
         self.places = {int(objects[y, x]) - 1: (x, y) for y, x in objects.nonzero().tolist()}
 
     def begin(self, wanted: int, pose: twin.Pose) -> None:
         self.pose, self.wanted, self.time = pose, wanted, 0
+        self.start = pose
         self.target = self.places[wanted]
         self.away = twin.distances(self.walls, self.target)
         self.shortest = 1 + twin.fewest_actions(self.walls, pose, self.target)
@@ -86,14 +87,24 @@ class Twin:
 
     def features(self) -> set[int]:
         """Places of ones: what is wanted, the pose, and where objects in view are."""
-        x, y, heading = self.pose
-        found = {self.wanted, 6 + x, 19 + y, 32 + heading}
+        cells = 25 if self.relative else 13  # of each axis
+        x, y, heading = self.told(self.pose)
+        found = {self.wanted, 6 + x, 6 + cells + y, 6 + 2 * cells + heading}
+        first, kinds = 10 + 2 * cells, 2 * cells
         camera = math.pi / 3 if self.camera else None
         seen = twin.crop(self.walls, self.objects, self.pose, camera)
-        for kind, (at_x, at_y) in self.places.items():
+        for kind, place in self.places.items():
             if kind + 3 in seen:
-                found |= {36 + 26 * kind + at_x, 36 + 26 * kind + 13 + at_y}
+                at_x, at_y, _ = self.told((*place, 0))
+                found |= {first + kinds * kind + at_x, first + kinds * kind + cells + at_y}
         return found
+
+    def told(self, pose: twin.Pose) -> twin.Pose:
+        """In the frame that is told: the map's, or the start's with (12, 12) at the start."""
+        if not self.relative:
+            return pose
+        away = complex(pose[0] - self.start[0], pose[1] - self.start[1]) / 1j ** self.start[2]
+        return round(away.real) + 12, round(away.imag) + 12, (pose[2] - self.start[2]) % 4
 
     def step(self, action: int) -> tuple[float, bool, bool, float, bool]:
         before = self.away[self.pose[:2]]
@@ -110,8 +121,8 @@ def test_trials_equal_the_twins(name: str) -> None:
     world, generator = make_trial_world(name), torch.Generator().manual_seed(2)
     chosen = world.worlds(HELD_OUT)[:COUNT]
     view = world.reset(chosen, STEPS, generator)
-    camera = name == "apartment"
-    twins = [Twin(world.walls(w), world.objects(w), camera) for w in chosen.tolist()]
+    kind = (name == "apartment", name == "egocentric_relative")
+    twins = [Twin(world.walls(w), world.objects(w), *kind) for w in chosen.tolist()]
     fresh = torch.ones(COUNT, dtype=torch.bool)
     successes = 0
     for _ in range(STEPS):
@@ -179,6 +190,28 @@ def test_given_episodes_are_those_that_are_played() -> None:
             expected = {int(kind), 6 + int(x), 19 + int(y), 32 + int(heading)}
             assert set(row[:36].nonzero()[:, 0].tolist()) == expected
         view = world.step(torch.full((2,), STOP)).view
+
+
+def test_a_relative_pose_changes_only_what_is_told() -> None:
+    """Same trials, same rewards; every episode begins at the origin; the searcher, which is told
+    where the episodes began, does the same."""
+    worlds = [make_trial_world(name) for name in ("egocentric", "egocentric_relative")]
+    chosen, first = worlds[0].worlds(HELD_OUT)[:COUNT], torch.ones(COUNT, dtype=torch.bool)
+    views = [w.reset(chosen, STEPS, torch.Generator().manual_seed(4)) for w in worlds]
+    searchers = [MapSearcher(world, COUNT, keep=True) for world in worlds]
+    origin, moved = [12, 25 + 12, 50], 0
+    for _ in range(STEPS):
+        assert torch.equal(views[0].cells, views[1].cells)
+        poses = views[1].features[:, 6:60]
+        assert all(row.nonzero()[:, 0].tolist() == origin for row in poses[first])
+        moved += sum(row.nonzero()[:, 0].tolist() != origin for row in poses)
+        pairs = zip(searchers, views, strict=True)
+        action, same = (searcher.act(view, first) for searcher, view in pairs)
+        assert torch.equal(action, same)
+        found, other = (world.step(action) for world in worlds)
+        assert all(map(torch.equal, found[1:], other[1:]))
+        views, first = [found.view, other.view], found.ended
+    assert moved > COUNT * STEPS / 2
 
 
 @pytest.mark.parametrize("keep", [True, False])
