@@ -3,13 +3,16 @@
 Arms differ from the config in one thing each and have the same number of steps: ``relic`` (the
 config), ``no_iea`` (no attention over episodes), ``one_update`` (no partial updates), ``no_sink``,
 ``k0v0`` and ``token`` (other sinks), ``ordered`` (no shuffling of episodes; the Darkroom config has
-none), ``no_imitation`` and ``no_recall`` (of the homes: without the start by imitation, without
-the second task). Every arm is trained with several seeds and meets the same trials. Of the
-egocentric task there are two scripted bounds beside them: a searcher that keeps its map over the
-episodes of a trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the episode
-after 1, 2 and 4 demonstrations by an expert stands beside the one after as many of its own.
+none), and of the homes ``no_imitation`` and ``no_recall`` (without the start by imitation, without
+the second task) and ``relative_pose`` (poses and objects in the frame of each episode's start; no
+recall, which needs the map's). Every arm is trained with several seeds and meets the same trials.
+Of the egocentric task there are two scripted bounds beside them: a searcher that keeps its map over
+the episodes of a trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the
+episode after 1, 2 and 4 demonstrations by an expert stands beside the one after as many of its own.
 
-What was trained or measured before is not done again: see ``--work``.
+With several ``--transitions`` every arm is measured on the way: a part that only makes learning
+faster shows there, and not at the end. What was trained or measured before is not done again: see
+``--work``.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from _paired import two_level_interval
 from _plot import (
     BLACK,
     BLUE,
+    BROWN,
     GREEN,
     GREY,
     ORANGE,
@@ -39,6 +44,7 @@ from _plot import (
     picture,
 )
 from _report import Target, report
+from matplotlib.axes import Axes
 from rich.progress import Progress
 
 from embodied_rl.core.checkpoint import atomic_write
@@ -65,15 +71,25 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "ordered": {"training": {"shuffle": False}},
     "no_imitation": {"imitation": {"transitions": 0}},
     "no_recall": {"ppo": {"auxiliary_coefficient": 0.0}},
+    "relative_pose": {
+        "model": {"feature_count": 360, "object_types": 0, "map_width": 0, "map_height": 0},
+        "training": {"world": "egocentric_relative"},
+        "ppo": {"auxiliary_coefficient": 0.0},
+    },
 }
-COLOURS = dict(zip(CHANGES, (BLUE, RED, ORANGE, GREEN, PURPLE, SKY, GREY, BLACK, YELLOW)))
+COLOURS = dict(zip(CHANGES, (BLUE, RED, ORANGE, GREEN, PURPLE, SKY, GREY, BLACK, YELLOW, BROWN)))
 SCRIPTED = {"map": True, "search": False}
 MEASURES = ("returned", "success", "efficiency")
 # the measure that a task is judged by, and what it must reach while it is learned
 EGOCENTRIC = "egocentric"
 JUDGED = {"darkroom": ("returned", 12.0), EGOCENTRIC: ("success", 0.6)}
+RIVALS = ("one_update", "no_sink")
 SHOWN = (1, 2, 4)
 SMOOTHED = 10  # iterations of the training's log
+
+
+# transitions of training -> arm -> its cells, one a seed
+Passed = dict[int, dict[str, list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -85,8 +101,9 @@ class Arguments:
     seeds: int = 3
     """Training seeds, 0 and up."""
     trials: int = 400
-    transitions: int | None = None
-    """Steps of every training; default: the config's."""
+    transitions: tuple[int, ...] = ()
+    """Steps of training after which every arm is measured; the gates are for the most of them.
+    Default: the config's. Where the learning rate does not fall, one training passes them all."""
     work: Path = Path("runs/relic_learning")
     """Trained models and measured cells."""
     json: Path | None = None
@@ -100,14 +117,14 @@ class Cell:
     trials: int
     work: Path
 
-    def _named(self, *settings: object) -> str:
-        """After everything that the result depends on but the code."""
-        text = json.dumps([repr(self.run), *settings])
+    def _named(self, run: RelicRun, *settings: object) -> str:
+        """After everything that a result depends on but the code."""
+        text = json.dumps([repr(run), *settings])
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def result(self) -> dict[str, Any]:
         """The stored result, or the one of training and measuring now."""
-        path = self.work / f"{self.run.name}_{self._named(self.trials)}.json"
+        path = self.work / f"{self.run.name}_{self._named(self.run, self.trials)}.json"
         if not path.exists():
             found = self._measure()
             with atomic_write(path) as temporary:
@@ -115,8 +132,9 @@ class Cell:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _measure(self) -> dict[str, Any]:
-        tag = self._named()
-        folder, state = self.work / f"model_{tag}", self.work / f"state_{tag}"
+        folder = self.work / f"model_{self._named(self.run)}"
+        # trainings that differ in nothing but their length go on from one another
+        state = self.work / f"state_{self._named(self.run.endless)}"
         if not folder.exists():
             trained = train_relic(self.run, out=folder, work=state, resume=True)
             if not trained.finished:
@@ -160,11 +178,11 @@ def tables(episodes: Episodes) -> dict[str, list[list[float]]]:
     return {key: getattr(episodes, key).double().numpy().tolist() for key in MEASURES}
 
 
-def changed(run: RelicRun, arm: str, seed: int, transitions: int | None) -> RelicRun:
+def changed(run: RelicRun, arm: str, seed: int, transitions: int) -> RelicRun:
     """The run of an arm."""
     changes = {part: dict(values) for part, values in CHANGES[arm].items()}
     training = changes.setdefault("training", {})
-    training |= {"seed": seed, "transitions": transitions or run.training.transitions}
+    training |= {"seed": seed, "transitions": transitions}
     parts = {part: replace(getattr(run, part), **values) for part, values in changes.items()}
     return replace(run, name=f"{run.name}_{arm}_{seed}", **parts)
 
@@ -189,12 +207,40 @@ def figures_of(arm: str, found: Sequence[dict[str, list[list[float]]]]) -> dict[
     figures = {}
     for measure in MEASURES:
         table = np.array([cell[measure] for cell in found])  # (seeds, trials, episodes)
-        last = table[..., -1] if measure == "returned" else table[..., LATE:].mean(axis=-1)
+        last = late(table, measure)
         parts = {"first": table[..., 0], "late": last, "gain": last - table[..., 0]}
         for key, values in parts.items():
-            low, high = two_level_interval(values)
-            name = f"{arm}.{measure}.{key}"
-            figures |= {name: float(values.mean()), f"{name}.low": low, f"{name}.high": high}
+            figures |= interval(f"{arm}.{measure}.{key}", values)
+    return figures
+
+
+def late(table: np.ndarray, measure: str) -> np.ndarray:
+    """``(..., trials)`` of ``(..., trials, episodes)``: the last return, or the mean from the sixth
+    episode on."""
+    return table[..., -1] if measure == "returned" else table[..., LATE:].mean(axis=-1)
+
+
+def interval(name: str, values: np.ndarray) -> dict[str, float]:
+    """Mean of ``(seeds, trials)`` and its interval."""
+    low, high = two_level_interval(values)
+    return {name: float(values.mean()), f"{name}.low": low, f"{name}.high": high}
+
+
+def curve(passed: Passed, measure: str) -> dict[str, float]:
+    """The late episodes of each arm, and what the config has over the arms that it is held
+    against, after each amount of training."""
+    figures = {}
+    for transitions, cells in passed.items():
+        values = {
+            arm: late(np.array([cell["tables"][measure] for cell in found]), measure)
+            for arm, found in cells.items()
+        }
+        for arm, found in values.items():
+            figures |= interval(f"at_{transitions}.{arm}", found)
+        for arm in RIVALS:
+            if {"relic", arm} <= set(values):
+                name = f"at_{transitions}.relic_over_{arm}"
+                figures |= interval(name, values["relic"] - values[arm])
     return figures
 
 
@@ -257,69 +303,109 @@ def targets_of(task: str, figures: dict[str, float], arms: Sequence[str]) -> dic
     return targets
 
 
-def draw(path: Path, task: str, cells: dict[str, list[dict[str, Any]]], bounds: Any) -> None:
-    """Left: by episode, held-out worlds. Right: the last episodes while training."""
+def draw(path: Path, task: str, passed: Passed, bounds: dict[str, Any]) -> None:
+    """Held-out worlds by episode and, if there is more than one amount of training, by that; and
+    the last episodes while training."""
     measure, _ = JUDGED[task]
-    column = 1 + MEASURES.index(measure)
-    with picture(path, columns=2, size=(9, 3.4), title=f"ReLIC in {task}, held-out worlds") as axes:
-        left, right = axes[0]
-        episodes = range(1, EPISODES + 1)
+    cells, columns = passed[max(passed)], 2 + (len(passed) > 1)
+    with picture(path, columns=columns, size=(4.5 * columns, 3.4), title=f"ReLIC: {task}") as axes:
+        by_episode(axes[0, 0], measure, cells, bounds)
+        if len(passed) > 1:
+            by_training(axes[0, 1], measure, passed)
         for arm, found in cells.items():
-            rows = np.array([cell["tables"][measure] for cell in found]).mean(axis=1)
-            left.plot(episodes, rows.mean(axis=0), "o-", color=COLOURS[arm], ms=4, label=arm)
-            for row in rows:
-                left.plot(episodes, row, color=COLOURS[arm], lw=0.6, alpha=0.5)
             for cell in found:
-                curve = smoothed(np.array(cell["log"]), column)
-                right.plot(*curve, color=COLOURS[arm], lw=1, alpha=0.8)
-        for name, table in bounds.items():
-            left.plot(episodes, np.mean(table[measure], axis=0), "--", color=GREY, lw=1)
-            left.annotate(name, (EPISODES, np.mean(table[measure], axis=0)[-1]), fontsize=8)
-        left.set(xlabel="episode of the trial", ylabel=measure)
-        left.legend()
-        right.set(xlabel="training steps", title="last episodes while training")
+                line = smoothed(np.array(cell["log"]), 1 + MEASURES.index(measure))
+                axes[0, -1].plot(*line, color=COLOURS[arm], lw=1, alpha=0.8)
+        axes[0, -1].set(
+            xlabel="training steps", ylabel=measure, title="training worlds, last episodes"
+        )
+
+
+def by_episode(
+    axis: Axes, measure: str, cells: dict[str, list[dict[str, Any]]], bounds: dict[str, Any]
+) -> None:
+    """Of the trials: the mean over seeds thick, each seed thin."""
+    episodes = range(1, EPISODES + 1)
+    for arm, found in cells.items():
+        rows = np.array([cell["tables"][measure] for cell in found]).mean(axis=1)
+        axis.plot(episodes, rows.mean(axis=0), "o-", color=COLOURS[arm], ms=4, label=arm)
+        for row in rows:
+            axis.plot(episodes, row, color=COLOURS[arm], lw=0.6, alpha=0.5)
+    for name, table in bounds.items():
+        axis.plot(episodes, np.mean(table[measure], axis=0), "--", color=GREY, lw=1)
+        axis.annotate(name, (EPISODES, np.mean(table[measure], axis=0)[-1]), fontsize=8)
+    axis.set(xlabel="episode of the trial", ylabel=measure, title="held-out worlds")
+    axis.legend()
+
+
+def by_training(axis: Axes, measure: str, passed: Passed) -> None:
+    """The late episodes after each amount of training: mean and interval, each seed thin."""
+    for arm in passed[max(passed)]:
+        tables = [[c["tables"][measure] for c in cells[arm]] for cells in passed.values()]
+        values = late(np.array(tables), measure)  # (amounts, seeds, trials)
+        mean, ends = values.mean(axis=(1, 2)), [two_level_interval(one) for one in values]
+        spread = np.abs(np.array(ends).T - mean)
+        axis.errorbar(list(passed), mean, spread, fmt="o-", color=COLOURS[arm], ms=4, capsize=2)
+        axis.plot(list(passed), values.mean(axis=2), color=COLOURS[arm], lw=0.6, alpha=0.5)
+    axis.set(xlabel="training steps", ylabel=measure, title="held-out worlds, last episodes")
+
+
+def measure_all(arguments: Arguments, run: RelicRun, amounts: Sequence[int]) -> Passed:
+    """Trains and measures what is not stored."""
+    passed: Passed = {amount: {arm: [] for arm in arguments.arms} for amount in amounts}
+    with Progress(transient=True) as progress:
+        total = len(arguments.arms) * arguments.seeds * len(amounts)
+        bar = progress.add_task("", total=total)
+        for arm, seed, amount in product(arguments.arms, range(arguments.seeds), amounts):
+            progress.update(bar, description=f"{arm}, seed {seed}, {amount:,} steps")
+            cell = Cell(changed(run, arm, seed, amount), arguments.trials, arguments.work)
+            passed[amount][arm].append(cell.result())
+            progress.advance(bar)
+    return passed
+
+
+def figures_at_end(cells: dict[str, list[dict[str, Any]]], task: str) -> dict[str, float]:
+    """Of every arm after its whole training."""
+    figures: dict[str, float] = {}
+    measure, threshold = JUDGED[task]
+    for arm, found in cells.items():
+        figures |= figures_of(arm, [cell["tables"] for cell in found])
+        logs = [np.array(cell["log"]) for cell in found]
+        pace = speed(logs, 1 + MEASURES.index(measure), threshold)
+        figures |= {f"{arm}.{key}": value for key, value in pace.items()}
+        if arm == "relic":
+            figures |= demonstrated(found, measure)
+        masses = [cell["sink_mass"] for cell in found if cell["sink_mass"] is not None]
+        if masses:
+            figures[f"{arm}.sink_mass"] = float(np.mean(masses))
+    return figures
 
 
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench relic_learning")
+    task = arguments.task
     unknown = sorted(set(arguments.arms) - set(CHANGES))
-    if unknown or arguments.task not in JUDGED:
+    if unknown or task not in JUDGED:
         raise UserError(
             f"bench relic_learning: expected tasks {sorted(JUDGED)} and arms {sorted(CHANGES)}, "
-            f"saw {unknown or arguments.task}"
+            f"saw {unknown or task}"
         )
     torch.set_num_threads(1)
-    run = read_run(CONFIGS / f"relic_{arguments.task}.yaml")
-    cells: dict[str, list[dict[str, Any]]] = {}
+    run = read_run(CONFIGS / f"relic_{task}.yaml")
+    amounts = sorted(set(arguments.transitions)) or [run.training.transitions]
+    passed = measure_all(arguments, run, amounts)
+    cells = passed[amounts[-1]]
     figures: dict[str, float] = {"seeds": arguments.seeds, "trials": arguments.trials}
-    figures["transitions"] = arguments.transitions or run.training.transitions
-    measure, threshold = JUDGED[arguments.task]
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("", total=len(arguments.arms) * arguments.seeds)
-        for arm in arguments.arms:
-            cells[arm] = []
-            for seed in range(arguments.seeds):
-                progress.update(bar, description=f"{arm}, seed {seed}")
-                one = changed(run, arm, seed, arguments.transitions)
-                cells[arm].append(Cell(one, arguments.trials, arguments.work).result())
-                progress.advance(bar)
-            figures |= figures_of(arm, [cell["tables"] for cell in cells[arm]])
-            logs = [np.array(cell["log"]) for cell in cells[arm]]
-            pace = speed(logs, 1 + MEASURES.index(measure), threshold)
-            figures |= {f"{arm}.{key}": value for key, value in pace.items()}
-            if arm == "relic":
-                figures |= demonstrated(cells[arm], measure)
-            masses = [cell["sink_mass"] for cell in cells[arm] if cell["sink_mass"] is not None]
-            if masses:
-                figures[f"{arm}.sink_mass"] = float(np.mean(masses))
+    figures |= {"transitions": amounts[-1], **figures_at_end(cells, task)}
+    if len(amounts) > 1:
+        figures |= curve(passed, JUDGED[task][0])
     bounds = {}
-    if arguments.task == EGOCENTRIC:
+    if task == EGOCENTRIC:
         bounds = {name: scripted(keep, arguments.trials) for name, keep in SCRIPTED.items()}
         for name, table in bounds.items():
             figures |= figures_of(name, [table])
-    targets = targets_of(arguments.task, figures, arguments.arms)
+    targets = targets_of(task, figures, arguments.arms)
     series = {arm: [cell["log"] for cell in found] for arm, found in cells.items()}
     if arguments.json is not None:
-        draw(beside(arguments.json), arguments.task, cells, bounds)
-    name = f"relic_learning_{arguments.task}"
-    return report(name, figures, targets, arguments.json, series)
+        draw(beside(arguments.json), task, passed, bounds)
+    return report(f"relic_learning_{task}", figures, targets, arguments.json, series)

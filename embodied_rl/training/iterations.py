@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from embodied_rl.core.errors import UserError
 from embodied_rl.training.state import (
     TrainState,
     forget_state,
@@ -46,12 +47,17 @@ def run_iterations(
         resume: go on from the state that an interrupted run left in ``work``.
 
     Raises:
-        UserError: a state of other settings.
+        UserError: a state of other settings, or of more iterations.
     """
     if not resume:
         forget_state(work)
     elif has_state(work):
         load_state(work, state, fingerprint)
+        if state.step > total:
+            raise UserError(
+                f"{work}: expected a state of at most the {total} iterations of {name}, saw one of "
+                f"{state.step}; start without --resume or in another folder"
+            )
     work.mkdir(parents=True, exist_ok=True)
     began, first = time.monotonic(), state.step
     with (

@@ -12,6 +12,7 @@ import relic_learning
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies.relic.run import read_run
+from embodied_rl.policies.relic.train import Learner
 
 TINY = """
 policy: relic
@@ -19,7 +20,7 @@ name: relic_darkroom
 model:
   {action_count: 5, horizon: 25, feature_count: 12, width: 16, heads: 2, layers: 1, mlp: 16}
 training: {world: darkroom, transitions: 400, trials: 4, trial_steps: 50, updates: 2}
-ppo: {epochs: 1, minibatches: 2}
+ppo: {epochs: 1, minibatches: 2, final_rate: 1.0}
 """
 
 
@@ -33,13 +34,12 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_arm_changes_one_thing(configs: Path) -> None:
     run = read_run(configs / "relic_darkroom.yaml")
     for arm, change in relic_learning.CHANGES.items():
-        other = relic_learning.changed(run, arm, 2, None)
+        other = relic_learning.changed(run, arm, 2, 77)
         expected = asdict(run) | {"name": f"relic_darkroom_{arm}_2"}
         for part, values in change.items():
             expected[part] |= values
-        expected["training"] |= {"seed": 2}
+        expected["training"] |= {"seed": 2, "transitions": 77}
         assert asdict(other) == expected
-    assert relic_learning.changed(run, "relic", 0, 77).training.transitions == 77
 
 
 def test_cells_are_measured_once(
@@ -70,6 +70,45 @@ def test_cells_are_measured_once(
     assert out.with_suffix(".png").stat().st_size > 10_000
     with pytest.raises(UserError, match="saw .'magic'"):
         relic_learning.main(["--arms", "magic"])
+    capsys.readouterr()
+
+
+def test_one_training_is_measured_on_its_way(
+    configs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played = []
+    plain = Learner.iterate
+
+    def iterate(learner, state, total):
+        played.append(state.step)
+        return plain(learner, state, total)
+
+    monkeypatch.setattr(Learner, "iterate", iterate)
+    out = configs / "found.json"
+    words = ["--arms", "relic", "no_sink", "--seeds", "1", "--trials", "8", "--json", str(out)]
+    words += ["--work", str(configs / "work"), "--transitions"]
+    relic_learning.main([*words, "400", "200"])
+    assert played == [0, 1, 0, 1]  # of each arm the second iteration follows the first
+    found = json.loads(out.read_text())
+    figures = found["figures"]
+    assert figures["transitions"] == 400
+    assert [record[0] for record in found["series"]["relic"][0]] == [200, 400]
+    late = {key: figures[f"at_{key}.relic"] for key in (200, 400)}
+    assert late[400] == figures["relic.returned.late"]
+    for key in late:
+        gap = figures[f"at_{key}.relic_over_no_sink"]
+        assert gap == pytest.approx(late[key] - figures[f"at_{key}.no_sink"])
+    # the end alone, of a training without stops
+    relic_learning.main([*words[:-3], "--work", str(configs / "other"), "--transitions", "400"])
+    assert json.loads(out.read_text())["figures"]["relic.returned.late"] == late[400]
+    with pytest.raises(UserError, match="at most the 1 iterations of relic_darkroom_relic_0, saw"):
+        relic_learning.main([*words[:-3], "--work", str(configs / "other"), "--transitions", "200"])
+    # while the learning rate falls, 200 steps are not the first half of 400
+    path = configs / "relic_darkroom.yaml"
+    path.write_text(TINY.replace("final_rate: 1.0", "final_rate: 0.1"))
+    played.clear()
+    relic_learning.main([*words, "200", "400"])
+    assert played == [0, 0, 1, 0, 0, 1]
     capsys.readouterr()
 
 
