@@ -59,10 +59,7 @@ STREAM = BODY.streams["scan"]
 
 
 def world(source=SOURCE) -> MobileWorld:
-    return MobileWorld(
-        "test", "", (), lambda visuals: None, {"scan": source}, {}, 0,
-        "base_link", ("left", "right"), 0.1, 0.3,
-    )  # fmt: skip
+    return MobileWorld("test", "", (), lambda visuals: None, {"scan": source}, {}, 0, 0.1, 0.3)
 
 
 def rover() -> Scene:

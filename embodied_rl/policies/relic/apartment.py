@@ -27,6 +27,7 @@ from embodied_rl.policies.relic.evaluation import (
 )
 from embodied_rl.policies.relic.picture import Course, Floor
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
+from embodied_rl.sim.navigation.grid import GridPose
 from embodied_rl.sim.navigation.layout import OBJECT_NAMES
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult, begin
@@ -169,10 +170,8 @@ def _seen_before(
     seen = torch.zeros(trials, episodes + 1, world.layout_settings.types, dtype=torch.bool)
     for number, result in enumerate(results):
         trial, episode = divmod(number, episodes)
-        places = track(result)
-        cells = torch.from_numpy(np.floor(places[:, :2] / world.layout_settings.cell_m)).long()
-        quarter = torch.from_numpy(np.round(places[:, 2] / (np.pi / 2))).long() % 4
-        x, y, heading = torch.cat([cells, quarter[:, None]], dim=1).unique(dim=0).unbind(-1)
+        poses = {GridPose.nearest(place, world.layout_settings.cell_m) for place in track(result)}
+        x, y, heading = torch.tensor(sorted(poses)).unbind(-1)
         crops = world.crop(torch.full_like(x, trial), x, y, heading)
         found = world.types_in(crops).any(dim=0)
         seen[trial, episode + 1] = seen[trial, episode] | found

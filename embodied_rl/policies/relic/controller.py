@@ -35,11 +35,10 @@ from embodied_rl.policies.relic.perception import (
     SCAN,
     SEGMENTATION,
     CropPerception,
-    GridPose,
 )
 from embodied_rl.policies.relic.tokens import Tokens
 from embodied_rl.sim.navigation.egocentric import STOP, EgocentricNavigation
-from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT
+from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT, GridPose
 from embodied_rl.sim.navigation.instructions import wanted_type
 from embodied_rl.sim.navigation.layout import OBJECT_NAMES
 from embodied_rl.sim.navigation.registry import CAMERA_RAD

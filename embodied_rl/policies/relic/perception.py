@@ -25,7 +25,7 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.scan import NO_MEASUREMENT
 from embodied_rl.sim.navigation.egocentric import FIRST_OBJECT, FREE, UNSEEN, WALL
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation as World
-from embodied_rl.sim.navigation.grid import AHEAD
+from embodied_rl.sim.navigation.grid import AHEAD, GridPose
 
 SCAN, DEPTH, SEGMENTATION = "scan", "camera_front_depth", "camera_front_segmentation"
 ENCODINGS = {DEPTH: "32FC1", SEGMENTATION: "mono16"}
@@ -36,19 +36,6 @@ FACE_CELLS = 0.2  # an end point this near to a line of the grid is on the side 
 CORNER_CELLS = 0.12  # this near to two lines it may be on either obstacle, and counts for none
 PIXELS = 2  # of an object in a cell; at the far end of the crop it has about seven
 SHARE = 0.3  # of an object's pixels; those on its edge may show the depth of what is behind it
-
-
-class GridPose(NamedTuple):
-    """A cell and a heading of the grid."""
-
-    x: int
-    y: int
-    heading: int
-
-    def centre(self, cell_m: float) -> np.ndarray:
-        """The pose ``(3,)`` in the middle of the cell: x and y in m, yaw in rad."""
-        x, y = (self.x + 0.5) * cell_m, (self.y + 0.5) * cell_m
-        return np.array([x, y, self.heading * math.pi / 2])
 
 
 class Seen(NamedTuple):
@@ -117,14 +104,14 @@ class CropPerception:
         Raises:
             UserError: it lies outside the home.
         """
-        cell = np.floor(pose[:2] / self._cell_m).astype(int)
-        if not np.all((cell >= 0) & (cell < self._shape)):
+        at = GridPose.nearest(pose, self._cell_m)
+        if not (0 <= at.x < self._shape[0] and 0 <= at.y < self._shape[1]):
             size = tuple(part * self._cell_m for part in self._shape)
             raise UserError(
                 f"odometry: expected a position within the home of {size[0]:g} m by {size[1]:g} m, "
                 f"saw ({pose[0]:.2f}, {pose[1]:.2f}) m"
             )
-        return GridPose(*map(int, cell), round(pose[2] / (math.pi / 2)) % 4)
+        return at
 
     def obstacles(self, pose: np.ndarray, readings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cells ``(W, H)`` bool that are known to be taken, and such that are known to be free.

@@ -7,6 +7,10 @@ around, so that no step leaves it.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +19,28 @@ AHEAD = torch.tensor([[1, 0], [0, 1], [-1, 0], [0, -1]])  # heading -> (dx, dy)
 LEFT = AHEAD[[1, 2, 3, 0]]
 FORWARD, TURN_LEFT, TURN_RIGHT = range(3)
 UNREACHABLE = 10_000
+
+
+class GridPose(NamedTuple):
+    """A cell and a heading; cell (x, y) covers ``[x, x + 1) * cell_m`` by ``[y, y + 1) * cell_m``.
+
+    Places are ``(3,)``: x and y in m, yaw in rad.
+    """
+
+    x: int
+    y: int
+    heading: int
+
+    @classmethod
+    def nearest(cls, place: np.ndarray, cell_m: float) -> GridPose:
+        """The cell that holds a place, and its yaw's nearest quarter turn."""
+        x, y = np.floor(place[:2] / cell_m).astype(int).tolist()
+        return cls(x, y, round(place[2] / (math.pi / 2)) % 4)
+
+    def centre(self, cell_m: float) -> np.ndarray:
+        """The place in the middle of the cell."""
+        x, y = (self.x + 0.5) * cell_m, (self.y + 0.5) * cell_m
+        return np.array([x, y, self.heading * math.pi / 2])
 
 
 class Sight:

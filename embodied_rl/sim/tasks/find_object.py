@@ -20,7 +20,7 @@ from embodied_rl.core.embodiment import NANOSECONDS
 from embodied_rl.core.policy import Outcome
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
-from embodied_rl.sim.navigation.grid import actions_to_go, poses_that_see
+from embodied_rl.sim.navigation.grid import GridPose, actions_to_go, poses_that_see
 from embodied_rl.sim.navigation.instructions import instruction_for
 from embodied_rl.sim.navigation.layout import OBJECT_NAMES, Layout
 from embodied_rl.sim.navigation.registry import apartment
@@ -56,12 +56,6 @@ def search_for(grid: EgocentricNavigation, layout: Layout, wanted: int) -> Searc
     return Search(succeeds[0].numpy(), to_go[0].numpy())
 
 
-def grid_pose(layout: Layout, pose: np.ndarray) -> tuple[int, int, int]:
-    """Cell x, y and heading nearest to a pose ``(3,)``: x, y (m) and yaw (rad)."""
-    x, y = layout.cell_at(pose[:2])
-    return int(x), int(y), round(pose[2] / (math.pi / 2)) % 4
-
-
 class FindObject:
     """Success is to stand still within a Manhattan distance of two cells of the wanted object with
     it in view, both by the rule of the grid twin on the nearest cell and quarter turn. Standing
@@ -87,7 +81,7 @@ class FindObject:
     def __init__(self) -> None:
         self._grid = apartment()
         self.layout = home_of(self._grid, 0)
-        self.start = (0, 0, 0)
+        self.start = GridPose(0, 0, 0)
         self.wanted = int(self.layout.object_types[0])
         self.shortest = 0
 
@@ -100,18 +94,18 @@ class FindObject:
 
     @property
     def start_pose(self) -> tuple[float, float, float]:
-        x, y = self.layout.centre_m(np.array(self.start[:2]))
-        return float(x), float(y), self.start[2] * math.pi / 2
+        x, y, yaw = self.start.centre(self.layout.settings.cell_m).tolist()
+        return x, y, yaw
 
     def begin(self, rng: np.random.Generator, trial: int) -> None:
         self.layout = home_of(self._grid, trial)
         free = np.argwhere(~self.layout.obstacles)[:, ::-1]
         x, y = free[rng.integers(len(free))]
-        self.start = int(x), int(y), int(rng.integers(4))
+        self.start = GridPose(int(x), int(y), int(rng.integers(4)))
         self.wanted = int(rng.choice(self.layout.object_types))
         search = search_for(self._grid, self.layout, self.wanted)
         self._succeeds = search.succeeds
-        self.shortest = 1 + int(search.to_go[self.start[2], y, x])
+        self.shortest = 1 + int(search.to_go[self.start.heading, y, x])
         self._stillness = Stillness(STILL_M)
         self._used, self._pose, self._outcome = 1, self.start, RUNNING
         self._stillness.update(0.0, _point(self.start_pose))
@@ -120,10 +114,10 @@ class FindObject:
         if self._outcome.done:
             return self._outcome
         time_s = elapsed_ns / NANOSECONDS
-        before, self._pose = self._pose, grid_pose(self.layout, pose)
-        (x, y, heading), (x_before, y_before, heading_before) = self._pose, before
-        turned = (heading - heading_before) % 4
-        self._used += abs(x - x_before) + abs(y - y_before) + min(turned, 4 - turned)
+        at, before = GridPose.nearest(pose, self.layout.settings.cell_m), self._pose
+        turned = (at.heading - before.heading) % 4
+        self._used += abs(at.x - before.x) + abs(at.y - before.y) + min(turned, 4 - turned)
+        self._pose = at
         still_s = self._stillness.update(time_s, _point(pose))
         if still_s >= (FIRST_STOP_S if still_s == time_s else STOP_S):
             self._outcome = self._stopped()

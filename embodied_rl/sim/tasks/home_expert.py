@@ -7,7 +7,6 @@ the world it is told what any policy is told: the trial, the instruction, the od
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import torch
@@ -17,15 +16,10 @@ from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec
 from embodied_rl.core.window import Observation
-from embodied_rl.sim.navigation.grid import AHEAD, FORWARD, TURN_LEFT, best_action
+from embodied_rl.sim.navigation.grid import AHEAD, FORWARD, TURN_LEFT, GridPose, best_action
 from embodied_rl.sim.navigation.instructions import wanted_type
 from embodied_rl.sim.navigation.registry import apartment
-from embodied_rl.sim.tasks.find_object import (
-    FindObject,
-    grid_pose,
-    home_of,
-    search_for,
-)
+from embodied_rl.sim.tasks.find_object import FindObject, home_of, search_for
 
 STEPS_PER_CELL, STEPS_PER_TURN = 2, 3  # discrete motions of an action of the grid
 
@@ -46,6 +40,7 @@ class FindObjectExpert:
         name = f"expert_{FindObject.name}"
         self.spec = PolicySpec.on(embodiment, name, STREAMS, chunk=chunk, execute=1)
         self._grid = apartment()
+        self._cell_m = self._grid.layout_settings.cell_m
         self._motion = DiscreteMotion(embodiment)
         self._begin(0, "")
 
@@ -62,7 +57,7 @@ class FindObjectExpert:
         position, yaw, linear, angular = (observation.values[key] for key in STREAMS)
         pose = np.array([position[0], position[1], yaw[0]])
         if not self._placed:
-            self._motion.place(self._centre(*grid_pose(self._layout, pose)))
+            self._motion.place(GridPose.nearest(pose, self._cell_m).centre(self._cell_m))
             self._placed = True
         self._motion.observe(observation.stamp_ns, pose, np.array([linear[0], angular[2]]))
 
@@ -107,12 +102,9 @@ class FindObjectExpert:
             self._layout = home_of(self._grid, trial)
             self._to_go = search_for(self._grid, self._layout, wanted_type(instruction)).to_go
 
-    def _centre(self, x: int, y: int, heading: int) -> np.ndarray:
-        return np.array([*self._layout.centre_m(np.array([x, y])), heading * math.pi / 2])
-
     def _set_off(self) -> None:
         """Begin the next motion from where the base ought to be, if it is not at the goal."""
-        x, y, heading = grid_pose(self._layout, self._motion.goal)
+        x, y, heading = GridPose.nearest(self._motion.goal, self._cell_m)
         if self._to_go[heading, y, x] == 0:
             return
         action = self._best(x, y, heading)

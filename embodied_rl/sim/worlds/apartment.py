@@ -184,8 +184,6 @@ APARTMENT = ApartmentWorld(
         **{name: name for name in FURNITURE},
     },
     judge_period_ns=100_000_000,
-    base_body="base_link",
-    wheels=("left_wheel", "right_wheel"),
     wheel_radius_m=WHEEL_RADIUS_M,
     track_m=TRACK_M,
 )

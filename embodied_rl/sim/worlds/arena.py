@@ -34,8 +34,6 @@ ARENA = MobileWorld(
     },
     instances={"robot": "base_link"},
     judge_period_ns=0,  # every step: the samples of a task must be met
-    base_body="base_link",
-    wheels=("left_wheel", "right_wheel"),
     wheel_radius_m=WHEEL_RADIUS_M,
     track_m=TRACK_M,
 )

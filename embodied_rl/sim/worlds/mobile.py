@@ -56,10 +56,10 @@ class ScanSource:
 class MobileWorld(World):
     """A world whose commands are velocities of a base and whose tasks are about where it is."""
 
-    base_body: str  # on a free joint, its origin in the middle of the axle
-    wheels: tuple[str, str]  # actuators of the left and the right wheel, in rad/s
     wheel_radius_m: float
     track_m: float  # between the wheels
+    base_body: str = "base_link"  # on a free joint, its origin in the middle of the axle
+    wheels: tuple[str, str] = ("left_wheel", "right_wheel")  # actuators, in rad/s
 
     def actuation(self, scene: Scene) -> DifferentialDrive:
         return DifferentialDrive(self, scene)

@@ -12,7 +12,7 @@ from embodied_rl.core.loop import ControlLoop
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo
 from embodied_rl.core.window import Observation, Sample
 from embodied_rl.policies.relic.controller import RelicController
-from embodied_rl.policies.relic.perception import GridPose
+from embodied_rl.sim.navigation.grid import GridPose
 from embodied_rl.sim.navigation.instructions import instruction_for
 from embodied_rl.sim.navigation.layout import Layout
 from embodied_rl.sim.navigation.registry import CAMERA_RAD

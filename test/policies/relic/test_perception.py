@@ -18,10 +18,10 @@ from embodied_rl.policies.relic.perception import (
     SCAN,
     SEGMENTATION,
     CropPerception,
-    GridPose,
 )
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.egocentric import FIRST_OBJECT, UNSEEN
+from embodied_rl.sim.navigation.grid import GridPose
 from embodied_rl.sim.navigation.registry import CAMERA_RAD, make_trial_world
 from embodied_rl.sim.registry import make_simulator, world_embodiment
 

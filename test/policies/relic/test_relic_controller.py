@@ -14,10 +14,9 @@ from embodied_rl.policies.registry import load_policy
 from embodied_rl.policies.relic import controller
 from embodied_rl.policies.relic.controller import RelicController
 from embodied_rl.policies.relic.evaluation import Loaded
-from embodied_rl.policies.relic.perception import GridPose
 from embodied_rl.sim.navigation.darkroom import Darkroom
 from embodied_rl.sim.navigation.egocentric import STOP, UNSEEN, EgocentricNavigation
-from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT, TURN_RIGHT
+from embodied_rl.sim.navigation.grid import FORWARD, TURN_LEFT, TURN_RIGHT, GridPose
 from embodied_rl.sim.navigation.layout import LayoutSettings
 from embodied_rl.sim.navigation.registry import CAMERA_RAD, FURNISHED, make_trial_world
 from embodied_rl.training.publish import publish
