@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process
 from embodied_rl.sim.rollout import EpisodeResult
+from embodied_rl.training.progress import progress_bar
 
 
 def run_episodes(evaluation: Evaluation, *, over_ros: bool, workers: int) -> list[EpisodeResult]:
@@ -21,22 +13,14 @@ def run_episodes(evaluation: Evaluation, *, over_ros: bool, workers: int) -> lis
     Args:
         workers: processes, where it is not ``over_ros``.
     """
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[success]}"),
-    )
-    with progress as bar:
-        task = bar.add_task(evaluation.model, total=evaluation.episodes, success="")
+    with progress_bar() as bar:
+        task = bar.add_task(evaluation.model, total=evaluation.episodes, note="")
         done: list[EpisodeResult] = []
 
         def on_episode(result: EpisodeResult) -> None:
             done.append(result)
             rate = sum(r.outcome.success for r in done) / len(done)
-            bar.update(task, completed=len(done), success=f"success {rate:.3f}")
+            bar.update(task, completed=len(done), note=f"success {rate:.3f}")
 
         if over_ros:
             # Only this branch needs ROS: the wheels cost a second to import, and may be absent.

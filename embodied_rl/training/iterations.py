@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.training.progress import progress_bar
 from embodied_rl.training.state import (
     TrainState,
     forget_state,
@@ -16,7 +17,7 @@ from embodied_rl.training.state import (
     load_state,
     save_state,
 )
-from embodied_rl.training.supervised import FitResult, progress_bar, stop_on_interrupt
+from embodied_rl.training.supervised import FitResult, stop_on_interrupt
 
 LOG = "log.jsonl"
 
@@ -63,9 +64,9 @@ def run_iterations(
     with (
         stop_on_interrupt() as stop,
         (work / LOG).open("a" if resume else "w", encoding="utf-8") as log,
-        progress_bar(quiet) as bar,
+        progress_bar(quiet=quiet) as bar,
     ):
-        shown = bar.add_task(name, total=total, completed=state.step, loss="")
+        shown = bar.add_task(name, total=total, completed=state.step, note="")
         while state.step < total and not stop.is_set():
             record, text = iterate(state)
             record["wall_s"] = time.monotonic() - began
@@ -73,7 +74,7 @@ def run_iterations(
             log.flush()
             if state.step % save_every == 0:
                 save_state(work, state, fingerprint)
-            bar.update(shown, completed=state.step, loss=text)
+            bar.update(shown, completed=state.step, note=text)
         if state.step > first or not resume:
             save_state(work, state, fingerprint)
     wall_s = time.monotonic() - began

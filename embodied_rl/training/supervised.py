@@ -20,18 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.nn.ema import Ema
+from embodied_rl.training.progress import progress_bar
 from embodied_rl.training.state import TrainState, load_state, save_state
 
 # (indices of the batch's windows, generator of the diffusion noise) -> scalar loss
@@ -168,9 +161,9 @@ def fit(
     with (
         stop_on_interrupt() as stop,
         (folder / "log.jsonl").open("a" if resume else "w", encoding="utf-8") as log,
-        progress_bar(quiet) as bar,
+        progress_bar(quiet=quiet) as bar,
     ):
-        task = bar.add_task(title, total=settings.steps, completed=state.step, loss="")
+        task = bar.add_task(title, total=settings.steps, completed=state.step, note="")
         while state.step < settings.steps and not stop.is_set():
             last = train_step(state, loss, settings, training)
             record: dict[str, Any] = {"step": state.step, "loss": last}
@@ -182,7 +175,7 @@ def fit(
                 log.flush()
             if state.step % settings.save_every == 0:
                 save_state(folder, state, fingerprint)
-            bar.update(task, completed=state.step, loss=_describe(last, validated))
+            bar.update(task, completed=state.step, note=_describe(last, validated))
         if state.step > first or not resume:  # else it stands there already
             save_state(folder, state, fingerprint)
     finished = state.step >= settings.steps
@@ -243,19 +236,6 @@ def validation_loss(
             part = chosen[start : start + settings.batch]
             total += loss(part, generator).item() * part.size
     return total / chosen.size
-
-
-def progress_bar(quiet: bool) -> Progress:
-    """Count, times and a `loss` text for each task."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-        disable=quiet,
-    )
 
 
 def _describe(last: float, validated: float | None) -> str:

@@ -28,7 +28,8 @@ from embodied_rl.core.schema import load_yaml_mapping
 from embodied_rl.nn.device import device_of
 from embodied_rl.nn.encoders import FrameEncoder, encoder_hash
 from embodied_rl.policies.ptp.data import Prepared, PtpWindows
-from embodied_rl.training.supervised import progress_bar, stop_on_interrupt
+from embodied_rl.training.progress import progress_bar
+from embodied_rl.training.supervised import stop_on_interrupt
 
 FORMAT = 1
 INDEX = "index.yaml"
@@ -127,8 +128,8 @@ def build_embeddings(
     stamp = Stamp.of(encoder, windows)
     _claim(root, stamp, encoder.dim, windows, resume)
     total, done = len(windows.episodes), 0
-    with stop_on_interrupt() as stop, progress_bar(quiet) as bar:
-        task = bar.add_task("embeddings", total=total, loss="")
+    with stop_on_interrupt() as stop, progress_bar(quiet=quiet) as bar:
+        task = bar.add_task("embeddings", total=total, note="")
         for i, episode in enumerate(windows.episodes):
             if stop.is_set():
                 return done
