@@ -49,7 +49,6 @@ def main(argv: list[str]) -> int:
             found = summary(evaluation, results)
             for key in ("success", "low", "high", "steps"):
                 figures[f"{arm}.{key}"] = found[key]
-            for reason, count in found["reasons"].items():
-                if reason != "success":
-                    figures[f"{arm}.failed.{reason}"] = count
+            for reason, count in found["failures"].items():
+                figures[f"{arm}.failed.{reason}"] = count
     return report(TASK, figures, TARGETS, arguments.json)

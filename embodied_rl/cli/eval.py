@@ -184,9 +184,8 @@ def _table(figures: dict[str, Any]) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_row("success, Wilson 95 %", _interval(figures))
-    for reason, count in figures["reasons"].items():
-        if reason != "success":
-            table.add_row(f"failed: {reason}", f"{count} ({count / figures['episodes']:.3f})")
+    for reason, count in figures["failures"].items():
+        table.add_row(f"failed: {reason}", f"{count} ({count / figures['episodes']:.3f})")
     table.add_row("mean score", f"{figures['score']:.3f}")
     table.add_row("mean control steps", f"{figures['steps']:.1f}")
     table.add_row("chunks touched by limits", str(figures["limited_chunks"]))
@@ -203,7 +202,7 @@ def _table(figures: dict[str, Any]) -> Table:
 
 
 def _card_text(figures: dict[str, Any]) -> str:
-    failed = [f"{k} {v}" for k, v in figures["reasons"].items() if k != "success"]
+    failed = [f"{reason} {count}" for reason, count in figures["failures"].items()]
     return (
         f"Success {_interval(figures)}, Wilson 95 % interval; seed {figures['seed']}, "
         f"{figures['over']}; failures: {', '.join(failed) or 'none'}; "

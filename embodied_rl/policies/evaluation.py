@@ -161,11 +161,12 @@ def _episodes(evaluation: Evaluation, workers: int) -> Iterator[EpisodeResult]:
 def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """The figures of an evaluation as JSON data.
 
-    `commands` is a hash of an episode's commands: two runs with equal hashes sent the same ones.
+    `failures` counts the reasons of the episodes without success. `commands` is a hash of an
+    episode's commands: two runs with equal hashes sent the same ones.
     """
     successes = sum(r.outcome.success for r in results)
     low, high = wilson_interval(successes, len(results))
-    reasons = Counter(r.outcome.reason for r in results)
+    failures = Counter(r.outcome.reason for r in results if not r.outcome.success)
     return {
         "model": evaluation.model,
         "task": evaluation.task,
@@ -177,7 +178,7 @@ def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[st
         "low": low,
         "high": high,
         "score": float(np.mean([r.outcome.score for r in results])),
-        "reasons": dict(sorted(reasons.items())),
+        "failures": dict(sorted(failures.items())),
         "steps": float(np.mean([r.ticks for r in results])),
         "limited_chunks": sum(r.limited for r in results),
         "outcomes": [

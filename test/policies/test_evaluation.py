@@ -1,16 +1,19 @@
 """Figures do not depend on how many processes made them."""
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from embodied_rl.cli import UsageError
 from embodied_rl.cli import eval as verb
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.policy import episode_seed
+from embodied_rl.core.policy import EpisodeInfo, Outcome, episode_seed
 from embodied_rl.policies.evaluation import Evaluation, _Bench, evaluate_in_process, summary
+from embodied_rl.sim.rollout import EpisodeResult
 from embodied_rl.training.statistics import wilson_interval
 
 
@@ -26,7 +29,23 @@ def test_one_process_equals_two():
     figures = summary(evaluation, one)
     assert figures["successes"] == sum(r.outcome.success for r in one)
     assert (figures["low"], figures["high"]) == wilson_interval(figures["successes"], 3)
-    assert sum(figures["reasons"].values()) == len(figures["outcomes"]) == 3
+    assert sum(figures["failures"].values()) == 3 - figures["successes"]
+    assert len(figures["outcomes"]) == 3
+
+
+def test_failures_are_told_by_the_verdict_whatever_its_words():
+    info = EpisodeInfo(0, 0, "find_object", "find the ball", 0)
+    outcomes = [
+        Outcome(True, True, "found the ball", 1.0), Outcome(True, False, "time_limit", 0.0),
+        Outcome(True, True, "success", 1.0),
+    ]  # fmt: skip
+    results = [EpisodeResult(info, outcome, 1, 0, np.zeros((1, 2))) for outcome in outcomes]
+    figures = summary(Evaluation("expert", "find_object", 3, 0), results) | {"over": "in-process"}
+    assert figures["failures"] == {"time_limit": 1}
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(verb._table(figures))
+    assert console.export_text().count("failed: ") == 1
+    assert "failures: time_limit 1;" in verb._card_text(figures)
 
 
 def test_a_trial_is_run_as_one_and_depends_on_no_other():
