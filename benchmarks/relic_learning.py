@@ -10,9 +10,9 @@ Of the egocentric task there are two scripted bounds beside them: a searcher tha
 the episodes of a trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the
 episode after 1, 2 and 4 demonstrations by an expert stands beside the one after as many of its own.
 
-With several ``--transitions`` every arm is measured on the way: a part that only makes learning
-faster shows there, and not at the end. What was trained or measured before is not done again: see
-``--work``.
+With several ``--transitions`` every arm is trained so long and so long: a part that only makes
+learning faster shows there, and not at the end. What was trained or measured before is not done
+again: see ``--work``.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Arguments:
     """Training seeds, 0 and up."""
     trials: int = 400
     transitions: tuple[int, ...] = ()
-    """Steps of training after which every arm is measured; the gates are for the most of them.
-    Default: the config's. Where the learning rate does not fall, one training passes them all."""
+    """Amounts of training, in steps, each a training of its own, for the learning rate falls; the
+    gates are for the largest. Default: the config's."""
     work: Path = Path("runs/relic_learning")
     """Trained models and measured cells."""
     json: Path | None = None
@@ -117,14 +117,14 @@ class Cell:
     trials: int
     work: Path
 
-    def _named(self, run: RelicRun, *settings: object) -> str:
-        """After everything that a result depends on but the code."""
-        text = json.dumps([repr(run), *settings])
+    def _named(self, *settings: object) -> str:
+        """After everything that the result depends on but the code."""
+        text = json.dumps([repr(self.run), *settings])
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def result(self) -> dict[str, Any]:
         """The stored result, or the one of training and measuring now."""
-        path = self.work / f"{self.run.name}_{self._named(self.run, self.trials)}.json"
+        path = self.work / f"{self.run.name}_{self._named(self.trials)}.json"
         if not path.exists():
             found = self._measure()
             with atomic_write(path) as temporary:
@@ -132,9 +132,8 @@ class Cell:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _measure(self) -> dict[str, Any]:
-        folder = self.work / f"model_{self._named(self.run)}"
-        # trainings that differ in nothing but their length go on from one another
-        state = self.work / f"state_{self._named(self.run.endless)}"
+        tag = self._named()
+        folder, state = self.work / f"model_{tag}", self.work / f"state_{tag}"
         if not folder.exists():
             trained = train_relic(self.run, out=folder, work=state, resume=True)
             if not trained.finished:

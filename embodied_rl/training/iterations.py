@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from embodied_rl.core.errors import UserError
 from embodied_rl.training.progress import progress_bar
 from embodied_rl.training.state import (
     TrainState,
@@ -48,17 +47,12 @@ def run_iterations(
         resume: go on from the state that an interrupted run left in ``work``.
 
     Raises:
-        UserError: a state of other settings, or of more iterations.
+        UserError: a state of other settings.
     """
     if not resume:
         forget_state(work)
     elif has_state(work):
         load_state(work, state, fingerprint)
-        if state.step > total:
-            raise UserError(
-                f"{work}: expected a state of at most the {total} iterations of {name}, saw one of "
-                f"{state.step}; start without --resume or in another folder"
-            )
     work.mkdir(parents=True, exist_ok=True)
     began, first = time.monotonic(), state.step
     with (

@@ -15,18 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.ranges import check_range
 
 
 @dataclass(frozen=True)
 class PpoSettings:
     """The usual knobs; one iteration is a rollout and ``epochs`` passes over it.
 
-    ``minibatches`` is the number of parts of a pass. The learning rate falls linearly to
-    ``final_rate`` of itself. ``target_kl`` ends the passes of an iteration early; 0 never does.
+    ``minibatches`` is the number of parts of a pass. The learning rate stays for the share ``hold``
+    of the training (arXiv 2404.06395), then falls linearly to ``final_rate`` of itself.
+    ``target_kl`` ends the passes of an iteration early; 0 never does.
     """
 
     learning_rate: float = 1e-3
     final_rate: float = 0.1
+    hold: float = 0.0
     gamma: float = 0.995
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -39,30 +42,25 @@ class PpoSettings:
     target_kl: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "minibatches"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
-        for key in ("learning_rate", "clip", "grad_clip"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key}: expected a number above 0, saw {getattr(self, key)}")
-        for key in ("gamma", "gae_lambda", "final_rate"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key}: expected 0 <= {key} <= 1, saw {getattr(self, key)}")
-        for key in (
-            "value_coefficient", "entropy_coefficient", "auxiliary_coefficient", "target_kl"
-        ):  # fmt: skip
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
+        check_range(self, "epochs", "minibatches", least=1)
+        check_range(self, "learning_rate", "clip", "grad_clip", above=0)
+        check_range(self, "gamma", "gae_lambda", "final_rate", least=0, most=1)
+        check_range(self, "hold", least=0, below=1)
+        check_range(self, "value_coefficient", "entropy_coefficient", least=0)
+        check_range(self, "auxiliary_coefficient", "target_kl", least=0)
 
 
 class ActorCritic(Protocol):
-    """What the update needs of a policy: the densities and values of actions that were taken."""
+    """What the update needs of a policy: the densities and values of actions that were taken.
+
+    Of sequences the actions may be those of the last steps only; the steps before are context.
+    """
 
     def evaluate(self, observation: Any, action: Tensor) -> Evaluation: ...
 
 
 class Evaluation(NamedTuple):
-    """``(B,)`` each, or ``(T, B)`` on sequences."""
+    """``(B,)`` each, or ``(n, B)`` on sequences, of the steps whose actions were given."""
 
     log_probability: Tensor
     entropy: Tensor
@@ -163,8 +161,9 @@ def update(
         advantage, returns = advantages(rollout, last_value, settings)
         advantage = advantage[loss_from:]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    judged = [rollout.log_probability[loss_from:], advantage, returns[loss_from:]]
-    fields = [rollout.observation, rollout.action, *judged]
+    taken = (rollout.action, rollout.log_probability)
+    judged = [*(part[loss_from:] for part in taken), advantage, returns[loss_from:]]
+    fields = [rollout.observation, *judged]
     if not sequences:
         fields = [_mapped(field, lambda part: part.flatten(0, 1)) for field in fields]
     sums, count = torch.zeros(6), 0
@@ -172,8 +171,7 @@ def update(
         for observation, action, old, gain, target in _minibatches(
             fields, settings.minibatches, int(sequences), generator
         ):
-            found = model.evaluate(observation, action)
-            log_probability, entropy, value = (part[loss_from:] for part in found[:3])
+            log_probability, entropy, value, second = model.evaluate(observation, action)
             policy_loss, value_loss, kl, clipped = loss_terms(
                 log_probability, value, old, gain, target, settings.clip
             )
@@ -181,8 +179,8 @@ def update(
             loss = policy_loss + settings.value_coefficient * value_loss
             loss = loss - settings.entropy_coefficient * entropy
             auxiliary = torch.zeros(())
-            if found.auxiliary is not None:
-                auxiliary = found.auxiliary[loss_from:].mean()
+            if second is not None:
+                auxiliary = second.mean()
                 loss = loss + settings.auxiliary_coefficient * auxiliary
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -219,4 +217,5 @@ def _mapped(field: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 def learning_rate(settings: PpoSettings, done: float) -> float:
     """At a share ``done`` of the training."""
-    return settings.learning_rate * (1.0 - (1.0 - settings.final_rate) * min(max(done, 0.0), 1.0))
+    fallen = min(max(done - settings.hold, 0.0) / (1.0 - settings.hold), 1.0)
+    return settings.learning_rate * (1.0 - (1.0 - settings.final_rate) * fallen)

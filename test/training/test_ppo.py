@@ -90,7 +90,7 @@ class Recall(nn.Module):
 
     def evaluate(self, observation, action):
         count = torch.arange(1, len(observation.seen) + 1, dtype=torch.float64)[:, None]
-        mean = (observation.seen * observation.scale).cumsum(0) / count
+        mean = ((observation.seen * observation.scale).cumsum(0) / count)[-len(action) :]
         logits = torch.stack([self.weight[0] * mean, self.weight[1] * mean], dim=-1)
         chosen = torch.distributions.Categorical(logits=logits)
         return Evaluation(chosen.log_prob(action), chosen.entropy(), self.weight[2] * mean)
@@ -207,6 +207,17 @@ def test_learning_rate_and_bad_settings() -> None:
     assert [learning_rate(settings, s) for s in (0.0, 0.5, 1.0)] == pytest.approx(
         [0.01, 0.0055, 0.001]
     )
-    for key, value in (("epochs", 0), ("clip", 0.0), ("gamma", 1.5), ("entropy_coefficient", -1.0)):
+    settings = PpoSettings(learning_rate=0.01, final_rate=0.1, hold=0.8)
+    shares = (0.0, 0.8, 0.9, 1.0)
+    assert [learning_rate(settings, s) for s in shares] == pytest.approx(
+        [0.01, 0.01, 0.0055, 0.001]
+    )
+    for key, value in (
+        ("epochs", 0),
+        ("clip", 0.0),
+        ("gamma", 1.5),
+        ("hold", 1.0),
+        ("entropy_coefficient", -1.0),
+    ):
         with pytest.raises(ValueError, match=key):
             PpoSettings(**{key: value})

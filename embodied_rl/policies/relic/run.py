@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,6 @@ class RelicRun:
     training: RelicTraining
     ppo: PpoSettings = field(default_factory=PpoSettings)
     imitation: ImitationSettings = field(default_factory=ImitationSettings)
-
-    @property
-    def endless(self) -> RelicRun:
-        """All that the steps of a training follow from. While the learning rate does not fall, how
-        many there are is no part of it: a short training is how a longer one begins."""
-        if self.ppo.final_rate != 1.0:
-            return self
-        return replace(self, training=replace(self.training, transitions=1))
 
 
 _PARTS: dict[str, type] = {

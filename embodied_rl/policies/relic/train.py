@@ -42,11 +42,10 @@ def train_relic(
 
     Args:
         work: folder of the resumable state and the log.
-        resume: go on from the state that a run left in ``work``: an interrupted one, or one of
-            fewer transitions if the learning rate does not fall.
+        resume: go on from the state that an interrupted run left in ``work``.
 
     Raises:
-        UserError: a state of other settings, or of more transitions.
+        UserError: a state of other settings.
     """
     settings = run.training
     torch.manual_seed(settings.seed)
@@ -61,7 +60,7 @@ def train_relic(
         total,
         lambda state: learner.iterate(state, total),
         work=work,
-        fingerprint=run_fingerprint(run.endless),
+        fingerprint=run_fingerprint(run),
         save_every=settings.save_every,
         resume=resume,
         quiet=quiet,
