@@ -45,7 +45,7 @@ class ConcatenatedTrials(Trials):
         turn, sinks = transformer._turn(episode), transformer.sinks()
         for layer, block in enumerate(transformer.blocks):
             past = None if self._past is None else self._past[layer]
-            x, seen = _stepped(block, x, turn, past, None if sinks is None else sinks[layer])
+            x, seen = _extended(block, x, turn, past, None if sinks is None else sinks[layer])
             present.append(seen)
         self._past = present
         self._next = Outputs(*(part[:, 0] for part in self._model._heads(transformer.norm(x))))
@@ -61,8 +61,8 @@ class ConcatenatedTrials(Trials):
             transformer = self._model.transformer
             turn, sinks = transformer._turn(one.episode), transformer.sinks()
             for layer, block in enumerate(transformer.blocks):
-                layers.append(block.attention.project(block.norm_attention(x), turn)[1:])
-                x = block(x, turn, None if sinks is None else sinks[layer], None)
+                x, seen = _extended(block, x, turn, None, None if sinks is None else sinks[layer])
+                layers.append(seen)
             caches.append(layers)
             outputs.append(self._model._heads(transformer.norm(x)))
         self._past = [KeysValues(*(torch.cat(p) for p in zip(*layer))) for layer in zip(*caches)]
@@ -72,10 +72,10 @@ class ConcatenatedTrials(Trials):
         return value[:, :-1].T.contiguous()
 
 
-def _stepped(
+def _extended(
     block: Block, x: Tensor, turn: Rotation, past: KeysValues | None, sinks: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
-    """One block's output ``(B, 1, W)`` for the new token, and all keys and values in new memory."""
+    """One block's output ``(B, m, W)`` for new tokens, and all keys and values in new memory."""
     query, *own = block.attention.project(block.norm_attention(x), turn)
     new = KeysValues(*own)
     seen = new if past is None else new.with_first(past)

@@ -42,6 +42,24 @@ class EpisodePositions(nn.Module):
         return self.table(position)
 
 
+def paired(head_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """``(Dh,)``: the order of dimensions in which the two of each plane are neighbours."""
+    return torch.arange(head_dim, device=device).view(2, -1).T.flatten()
+
+
+def turns(index: Tensor, heads: int, head_dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What `rotation` does to a query or key, as complex numbers ``(B, n, heads * Dh / 2)``."""
+    angle = index[:, :, None] * _frequencies(head_dim, index.device)
+    turned = torch.polar(torch.ones_like(angle), angle)
+    return turned.to(dtype.to_complex()).repeat(1, 1, heads)
+
+
+def turn_planes(x: Tensor, by: Tensor) -> Tensor:
+    """Queries or keys ``(B, n, W)``, each head in the order of `paired`, turned by `turns`."""
+    planes = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(planes * by).flatten(-2)
+
+
 class Rotation(NamedTuple):
     """What turns the queries and keys of B sequences by their angles and leaves values as they are:
     ``(B, n, 3, 1, Dh)`` each, factors of a number and of the other one in its plane."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.decoding import NORM_EPS, BlockWeights, extend_block, normed
-from embodied_rl.nn.episodes import Rotation, rotation
+from embodied_rl.nn.episodes import Rotation, rotation, turns
 from embodied_rl.nn.kv_cache import CacheShape, KVCache
 from embodied_rl.nn.sink_attention import MODES, NONE, TOKEN, SinkAttention, causal_mask, sink_share
 
@@ -72,7 +72,8 @@ class GatedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., W)`` -> ``(..., W)``."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        # two products: the gradients of one would have to be put together again
+        gate, up = (F.linear(x, weight) for weight in self.gate_up.weight.chunk(2))
         return self.down(F.gelu(gate, approximate="tanh") * up)
 
 
@@ -88,10 +89,15 @@ class Block(nn.Module):
         self.mlp = GatedMlp(width, settings.mlp)
 
     def forward(
-        self, x: Tensor, turn: Rotation, sinks: KeysValues | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        by: Tensor,
+        sinks: KeysValues | None,
+        mask: Tensor | None,
+        first: int = 0,
     ) -> Tensor:
-        """``(B, n, W)`` -> ``(B, n, W)``."""
-        x = x + self.attention(self.norm_attention(x), turn, sinks, mask)
+        """``(B, n, W)`` -> ``(B, n - first, W)``; as `SinkAttention`."""
+        x = x[:, first:] + self.attention(self.norm_attention(x), by, sinks, mask, first)
         return x + self.mlp(self.norm_mlp(x))
 
     @property
@@ -131,15 +137,17 @@ class EpisodicTransformer(nn.Module):
         if self.settings.sink_mode != TOKEN:
             return [block.attention.sinks() for block in self.blocks]
         x = self.sink_tokens[None]
-        turn = self._turn(torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device))
-        found = []
+        index = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
+        turn, by, found = self._turn(index), self._turns(index), []
         for block in self.blocks:
             _, *own = block.attention.project(block.norm_attention(x), turn)
             found.append(KeysValues(*own))
-            x = block(x, turn, None, None)
+            x = block(x, by, None, None)
         return found
 
-    def forward(self, x: Tensor, episode: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, episode: Tensor, mask: Tensor | None = None, *, first: int = 0
+    ) -> Tensor:
         """Whole sequences, with gradients.
 
         Args:
@@ -147,15 +155,19 @@ class EpisodicTransformer(nn.Module):
             episode: ``(B, n)`` int64, never falling along a sequence.
             mask: ``(B, n, n)`` bool, True where a row may see a column, beside causality, which
                 always holds, and ``inter_episode``. Sinks are always seen.
+            first: the first token whose output is wanted; in the last block, those before it are
+                nothing but keys and values.
 
         Returns:
-            ``(B, n, W)``.
+            ``(B, n - first, W)``.
         """
-        turn = self._turn(episode)
+        by = self._turns(episode)
         allowed = self._sequence_mask(episode, mask)
-        for block, sinks in zip(self.blocks, self.sinks() or [None] * len(self.blocks)):
-            x = block(x, turn, sinks, allowed)
-        return self.norm(x)
+        *sinks, last_sinks = self.sinks() or [None] * len(self.blocks)
+        for block, own in zip(self.blocks, sinks):
+            x = block(x, by, own, allowed)
+        wanted = None if allowed is None else allowed[:, :, first:]
+        return self.norm(self.blocks[-1](x, by, last_sinks, wanted, first))
 
     def new_cache(
         self,
@@ -240,10 +252,21 @@ class EpisodicTransformer(nn.Module):
         return torch.stack(shares)
 
     def _turn(self, episode: Tensor) -> Rotation:
+        """For tokens beside a cache."""
+        return rotation(self._index(episode), self._head_dim, self.norm.weight.dtype)
+
+    def _turns(self, episode: Tensor) -> Tensor:
+        """For whole sequences."""
+        heads, dtype = self.settings.heads, self.norm.weight.dtype
+        return turns(self._index(episode), heads, self._head_dim, dtype)
+
+    def _index(self, episode: Tensor) -> Tensor:
         """Without attention over episodes the index says nothing: all angles are zero."""
-        index = episode if self.settings.inter_episode else torch.zeros_like(episode)
-        head_dim = self.settings.width // self.settings.heads
-        return rotation(index, head_dim, self.norm.weight.dtype)
+        return episode if self.settings.inter_episode else torch.zeros_like(episode)
+
+    @property
+    def _head_dim(self) -> int:
+        return self.settings.cache_shape.head_dim
 
     def _sequence_mask(self, episode: Tensor, mask: Tensor | None) -> Tensor | None:
         """``(B, 1, n, s + n)``; None where plain causality is all."""

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_rl.nn.attention import KeysValues
-from embodied_rl.nn.episodes import Rotation, rotate
+from embodied_rl.nn.episodes import Rotation, paired, rotate, turn_planes
 
 NONE, K0V0, KV0, K0V, KV, TOKEN = MODES = ("none", "k0v0", "kv0", "k0v", "kv", "token")
 
@@ -126,16 +126,44 @@ class SinkAttention(nn.Module):
         return KeysValues(self.sink_keys, self.sink_values)
 
     def project(self, x: Tensor, turn: Rotation) -> Tensor:
-        """``(B, n, W)`` -> turned queries and keys, and values, ``(3, B, H, n, Dh)``."""
+        """``(B, n, W)`` -> turned queries and keys, and values, ``(3, B, H, n, Dh)``, in the order
+        of dimensions that a cache has."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         return rotate(qkv, turn).permute(2, 0, 3, 1, 4)
 
     def forward(
-        self, x: Tensor, turn: Rotation, sinks: KeysValues | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        by: Tensor,
+        sinks: KeysValues | None,
+        mask: Tensor | None,
+        first: int = 0,
     ) -> Tensor:
-        """Whole sequences ``(B, n, W)`` -> ``(B, n, W)``; ``mask`` as in `attend`."""
-        query, *own = self.project(x, turn)
-        memory = KeysValues(*own)
+        """Whole sequences ``(B, n, W)`` -> ``(B, n - first, W)``, of tokens from ``first`` on.
+
+        Products of queries and keys do not depend on the order of their dimensions: in that of
+        `paired` a turn is one multiplication.
+
+        Args:
+            by: of `episodes.turns`, ``(B, n, W / 2)``.
+            mask: as in `attend`, of the tokens from ``first`` on.
+        """
+        order = paired(x.shape[-1] // self.heads, x.device)
+        weights = self.qkv.weight.unflatten(0, (3, self.heads, -1))
+        to_query, to_keys = weights[:2, :, order].flatten(1, 2)
+        query = turn_planes(F.linear(x[:, first:], to_query), by[:, first:])
+        keys = turn_planes(F.linear(x, to_keys), by)
+        values = F.linear(x, weights[2].flatten(0, 1))
         if sinks is not None:
-            memory = memory.with_first(sinks)
-        return self.out(attend(query, memory, mask).transpose(1, 2).flatten(2))
+            keys = _behind(sinks.keys[..., order], keys)
+            values = _behind(sinks.values, values)
+        query, *memory = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, keys, values)
+        )
+        return self.out(attend(query, KeysValues(*memory), mask).transpose(1, 2).flatten(2))
+
+
+def _behind(sinks: Tensor, own: Tensor) -> Tensor:
+    """``(1, H, s, Dh)`` in front of ``(B, n, W)`` -> ``(B, s + n, W)``."""
+    rows = sinks.transpose(1, 2).flatten(2)
+    return torch.cat([rows.expand(len(own), -1, -1), own], dim=1)

@@ -33,7 +33,12 @@ class CropEmbedding(nn.Module):
         self.linear = nn.Linear(cells * code_width, width)
 
     def forward(self, cells: Tensor) -> Tensor:
-        return F.relu(self.linear(self.codes(cells).flatten(-2)))
+        # What each code adds in each cell, (crop_width, C * codes). It is picked by a product, for
+        # the gradient of looking up single codes takes longer than those of two products.
+        codes = self.codes.weight
+        added = self.linear.weight.unflatten(1, (-1, codes.shape[1])) @ codes.T
+        shown = codes.new_zeros(*cells.shape, len(codes)).scatter_(-1, cells[..., None], 1.0)
+        return F.relu(F.linear(shown.flatten(-2), added.flatten(1), self.linear.bias))
 
 
 class Outputs(NamedTuple):
@@ -87,19 +92,20 @@ class RelicModel(nn.Module):
         """Whole trials ``(B, T)``, with gradients through all steps."""
         return self._heads(self.transformer(self.embed(tokens), tokens.episode))
 
-    def study(self, tokens: Tokens) -> tuple[Outputs, Tensor]:
-        """As `forward`, and the loss of recall of each step ``(B, T)``, 0 without such a part."""
-        hidden = self.transformer(self.embed(tokens), tokens.episode)
-        loss = torch.zeros(tokens.action.shape)
+    def study(self, tokens: Tokens, first: int = 0) -> tuple[Outputs, Tensor]:
+        """As `forward`, and the loss of recall of each step, 0 without such a part; of the steps
+        from ``first`` on, ``(B, T - first)``."""
+        hidden = self.transformer(self.embed(tokens), tokens.episode, first=first)
+        loss = torch.zeros(hidden.shape[:2])
         if self.recall is not None:
             loss = self.recall.loss(hidden, tokens.features)
         return self._heads(hidden), loss
 
     def evaluate(self, observation: Tokens, action: Tensor) -> Evaluation:
-        """Whole trials ``(T, B)``, time first, and the actions taken ``(T, B)``; the auxiliary loss
-        is that of recall."""
+        """Whole trials ``(T, B)``, time first, and the actions taken in their last ``n`` steps
+        ``(n, B)``; the auxiliary loss is that of recall."""
         tokens = Tokens(*(part.transpose(0, 1) for part in observation))
-        (logits, value), recall = self.study(tokens)
+        (logits, value), recall = self.study(tokens, len(observation.action) - len(action))
         log_p = logits.log_softmax(dim=-1)
         chosen = log_p.gather(-1, action.T[..., None])[..., 0]
         entropy = -(log_p.exp() * log_p).sum(dim=-1)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-UNKNOWN = -1  # label of a step whose wanted object was not in view yet
+UNKNOWN = -1  # label of a step whose wanted object was not in view yet; cells count from 0
 
 
 class LandmarkLayout(NamedTuple):
@@ -35,18 +35,19 @@ class LandmarkLayout(NamedTuple):
 
 def recall_labels(features: Tensor, layout: LandmarkLayout) -> Tensor:
     """Cell (x, y) of the wanted object ``(B, T, 2)`` int64 at each step, as far as the steps up to
-    then have shown it; `UNKNOWN` before.
+    then have shown it; `UNKNOWN` before. Objects stay where they are.
 
     Args:
         features: ``(B, T, F)`` of whole trials in the order in which they are the context.
     """
     wanted = features[..., : layout.types].argmax(dim=-1)
     seen = features[..., layout.types + layout.pose :].unflatten(-1, (layout.types, -1))
-    place = wanted[..., None, None].expand(*wanted.shape, 1, seen.shape[-1])
-    met = seen.cummax(dim=1).values.gather(2, place)[:, :, 0]  # (B, T, width + height)
-    parts = met.split([layout.width, layout.height], dim=-1)
-    known = parts[0].any(dim=-1)
-    return torch.stack([torch.where(known, p.argmax(dim=-1), UNKNOWN) for p in parts], dim=-1)
+    x, y = (torch.arange(1.0, size + 1, device=features.device)
+            for size in (layout.width, layout.height))  # fmt: skip
+    cell = seen @ torch.block_diag(x[:, None], y[:, None])  # (B, T, types, 2), from 1; 0 if unseen
+    met = cell.cummax(dim=1).values
+    place = wanted[..., None, None].expand(*wanted.shape, 1, 2)
+    return met.gather(2, place)[:, :, 0].long() + UNKNOWN
 
 
 class Recall(nn.Module):
@@ -63,8 +64,13 @@ class Recall(nn.Module):
         return x, y
 
     def loss(self, hidden: Tensor, features: Tensor) -> Tensor:
-        """Cross-entropy of each step ``(B, T)``, 0 where there is no label."""
-        label = recall_labels(features, self.layout)
+        """Cross-entropy of each of the last ``n`` steps ``(B, n)``, 0 where there is no label.
+
+        Args:
+            hidden: ``(B, n, W)``, of those steps.
+            features: ``(B, T, F)``, of all.
+        """
+        label = recall_labels(features, self.layout)[:, -hidden.shape[1] :]
         losses = [
             F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=UNKNOWN,
                             reduction="none")
