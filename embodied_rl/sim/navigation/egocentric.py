@@ -106,6 +106,9 @@ class EgocentricNavigation:
             self._told_cells = (2 * max(self._told_cells) - 1,) * 2
         self._told_sizes = [settings.types, *self._told_cells, 4]
         self.feature_count = sum(self._told_sizes) + settings.types * sum(self._told_cells)
+        # where each of these begins among the features: wanted, x, y, heading; all types' x, y
+        each = [*self._told_sizes, *self._told_cells * settings.types]
+        self._columns = torch.tensor([0, *each]).cumsum(dim=0)[:-1]
 
     def worlds(self, split: str) -> Tensor:
         return torch.arange(*WORLDS[choose("split", split, WORLDS)])
@@ -229,8 +232,11 @@ class EgocentricNavigation:
 
     def types_in(self, cells: Tensor) -> Tensor:
         """Which types of object show in crops ``(P, C)``: ``(P, types)`` bool."""
-        types = torch.arange(FIRST_OBJECT, self.code_count)
-        return (cells[..., None] == types).any(dim=1)
+        return self._shown(cells).any(dim=1)
+
+    def _shown(self, cells: Tensor) -> Tensor:
+        """``(P, C, types)`` bool."""
+        return cells[..., None] == torch.arange(FIRST_OBJECT, self.code_count)
 
     def fewest_actions(self, starts: Tensor, wanted: Tensor) -> Tensor:
         """To success in the worlds of the trials, the stop included: ``(N, E)``.
@@ -250,17 +256,15 @@ class EgocentricNavigation:
             middle = self._told_cells[0] // 2
             x, y, heading = seen_from(self._starts[self._running], x, y, heading)
             x, y = x + middle, y + middle
-        parts = zip((wanted, x, y, heading), self._told_sizes)
-        shown = [F.one_hot(part, size) for part, size in parts]
-        cell_x, cell_y = self.sight.cells(x, y, heading)
-        for kind in range(self.layout_settings.types):
-            here = cells == FIRST_OBJECT + kind
-            place, found = here.int().argmax(dim=1, keepdim=True), here.any(dim=1, keepdim=True)
-            for axis, size in zip((cell_x, cell_y), self._told_cells):
-                # unseen cells may lie outside the map; they are not shown
-                at = axis.gather(1, place)[:, 0].clamp(0, size - 1)
-                shown.append(F.one_hot(at, size) * found)
-        return View(cells, torch.cat(shown, dim=-1).float())
+        found, place = self._shown(cells).max(dim=1)  # (N, types)
+        # unseen cells may lie outside the map; they are not shown
+        axes = zip(self.sight.cells(x, y, heading), self._told_cells)
+        at = torch.stack([axis.gather(1, place).clamp(0, size - 1) for axis, size in axes], dim=-1)
+        told = torch.stack([wanted, x, y, heading], dim=1)
+        columns = torch.cat([told, at.flatten(1)], dim=1) + self._columns
+        ones = torch.cat([torch.ones_like(told), found.repeat_interleave(2, dim=1)], dim=1)
+        blank = torch.zeros(len(cells), self.feature_count)
+        return View(cells, blank.scatter_(1, columns, ones.float()))
 
     def told(self, view: View) -> tuple[Tensor, ...]:
         """Wanted type, x, y and heading ``(N,)`` on the map, as a view says them.

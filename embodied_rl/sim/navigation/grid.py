@@ -62,12 +62,16 @@ class Sight:
         doubled = 2 * offsets.abs() * share  # in halves of 1 / n
         steps = torch.div(doubled + length[:, None] - 1, 2 * length[:, None], rounding_mode="floor")
         between = steps * offsets.sign()
-        # (R, C, 2); a cell nearer than R has its own place repeated, which is left out of the view
-        self._between = torch.where(share < length[:, None], between, torch.zeros_like(between))
+        # (R, C, 2); for a cell nearer than R the own one stands in, which never blocks the view
+        between = torch.where(share < length[:, None], between, torch.zeros_like(between))
+        self._blocking = (between != 0).any(dim=-1)
+        self._between = _headed(between.flatten(0, 1))
+        self._cells = _headed(offsets)
 
     def cells(self, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Tensor, Tensor]:
         """Map cells x and y ``(P, C)`` of the offsets from poses ``(P,)``; some lie outside."""
-        return _placed(self.offsets, x, y, heading)
+        dx, dy = self._cells[:, heading]
+        return dx + x[:, None], dy + y[:, None]
 
     def look(self, opaque: Tensor, row: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
         """Which cells are seen, ``(P, C)`` bool, on maps ``opaque[row]``.
@@ -80,19 +84,16 @@ class Sight:
         edge = self._reach
         padded = F.pad(opaque, (edge, edge, edge, edge), value=True).flatten()
         across, down = width + 2 * edge, height + 2 * edge
-        between_x, between_y = _placed(self._between.flatten(0, 1), x, y, heading)
-        index = (row[:, None] * down + between_y + edge) * across + between_x + edge
-        blocked = padded[index].unflatten(-1, self._between.shape[:2])
-        # the robot's own cell stands in for what is not between; it never blocks the view
-        outside_self = (self._between != 0).any(dim=-1)
-        return ~(blocked & outside_self).any(dim=1)
+        own = (row * down + y + edge) * across + x + edge
+        dx, dy = self._between
+        blocked = padded[own[:, None] + (dy * across + dx)[heading]]
+        return ~(blocked.unflatten(-1, self._blocking.shape) & self._blocking).any(dim=1)
 
 
-def _placed(offsets: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Tensor, Tensor]:
-    """Offsets (ahead, left) ``(C, 2)`` as map cells ``(P, C)``."""
-    ahead, left = AHEAD[heading], LEFT[heading]
-    found = ahead[:, None] * offsets[:, :1] + left[:, None] * offsets[:, 1:]
-    return found[..., 0] + x[:, None], found[..., 1] + y[:, None]
+def _headed(offsets: Tensor) -> Tensor:
+    """Offsets (ahead, left) ``(C, 2)`` as dx and dy for each heading ``(2, 4, C)``."""
+    found = AHEAD[:, None] * offsets[:, :1] + LEFT[:, None] * offsets[:, 1:]
+    return found.permute(2, 0, 1).contiguous()
 
 
 def seen_from(start: Tensor, x: Tensor, y: Tensor, heading: Tensor) -> tuple[Tensor, ...]:
