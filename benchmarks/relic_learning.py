@@ -10,9 +10,9 @@ Of the egocentric task there are two scripted bounds beside them: a searcher tha
 the episodes of a trial (``map``) and one that clears it (``search``). Of the arm ``relic`` the
 episode after 1, 2 and 4 demonstrations by an expert stands beside the one after as many of its own.
 
-With several ``--transitions`` every arm is trained so long and so long: a part that only makes
-learning faster shows there, and not at the end. What was trained or measured before is not done
-again: see ``--work``.
+With several ``--transitions`` the arms ``--followed`` are trained so long and so long: a part that
+only makes learning faster shows there, and not at the end. What was trained or measured before is
+not done again: see ``--work``.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ class Arguments:
     transitions: tuple[int, ...] = ()
     """Amounts of training, in steps, each a training of its own, for the learning rate falls; the
     gates are for the largest. Default: the config's."""
+    followed: tuple[str, ...] = ("relic", "one_update")
+    """Arms that are trained with the smaller amounts too."""
     work: Path = Path("runs/relic_learning")
     """Trained models and measured cells."""
     json: Path | None = None
@@ -340,22 +342,25 @@ def by_episode(
 def by_training(axis: Axes, measure: str, passed: Passed) -> None:
     """The late episodes after each amount of training: mean and interval, each seed thin."""
     for arm in passed[max(passed)]:
-        tables = [[c["tables"][measure] for c in cells[arm]] for cells in passed.values()]
+        amounts = [amount for amount, cells in passed.items() if arm in cells]
+        tables = [[cell["tables"][measure] for cell in passed[a][arm]] for a in amounts]
         values = late(np.array(tables), measure)  # (amounts, seeds, trials)
         mean, ends = values.mean(axis=(1, 2)), [two_level_interval(one) for one in values]
         spread = np.abs(np.array(ends).T - mean)
-        axis.errorbar(list(passed), mean, spread, fmt="o-", color=COLOURS[arm], ms=4, capsize=2)
-        axis.plot(list(passed), values.mean(axis=2), color=COLOURS[arm], lw=0.6, alpha=0.5)
+        axis.errorbar(amounts, mean, spread, fmt="o-", color=COLOURS[arm], ms=4, capsize=2)
+        axis.plot(amounts, values.mean(axis=2), color=COLOURS[arm], lw=0.6, alpha=0.5)
     axis.set(xlabel="training steps", ylabel=measure, title="held-out worlds, last episodes")
 
 
 def measure_all(arguments: Arguments, run: RelicRun, amounts: Sequence[int]) -> Passed:
     """Trains and measures what is not stored."""
-    passed: Passed = {amount: {arm: [] for arm in arguments.arms} for amount in amounts}
+    followed = [arm for arm in arguments.arms if arm in arguments.followed]
+    arms = dict.fromkeys(amounts, followed) | {amounts[-1]: list(arguments.arms)}
+    passed: Passed = {amount: {arm: [] for arm in arms[amount]} for amount in amounts}
+    wanted = [(amount, arm) for amount in amounts for arm in arms[amount]]
     with Progress(transient=True) as progress:
-        total = len(arguments.arms) * arguments.seeds * len(amounts)
-        bar = progress.add_task("", total=total)
-        for arm, seed, amount in product(arguments.arms, range(arguments.seeds), amounts):
+        bar = progress.add_task("", total=len(wanted) * arguments.seeds)
+        for (amount, arm), seed in product(wanted, range(arguments.seeds)):
             progress.update(bar, description=f"{arm}, seed {seed}, {amount:,} steps")
             cell = Cell(changed(run, arm, seed, amount), arguments.trials, arguments.work)
             passed[amount][arm].append(cell.result())
@@ -383,7 +388,7 @@ def figures_at_end(cells: dict[str, list[dict[str, Any]]], task: str) -> dict[st
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench relic_learning")
     task = arguments.task
-    unknown = sorted(set(arguments.arms) - set(CHANGES))
+    unknown = sorted({*arguments.arms, *arguments.followed} - set(CHANGES))
     if unknown or task not in JUDGED:
         raise UserError(
             f"bench relic_learning: expected tasks {sorted(JUDGED)} and arms {sorted(CHANGES)}, "

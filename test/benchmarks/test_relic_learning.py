@@ -86,10 +86,10 @@ def test_several_amounts_of_training(
     monkeypatch.setattr(Learner, "iterate", iterate)
     monkeypatch.setattr(relic_learning, "SHOWN", ())
     out = configs / "found.json"
-    words = ["--arms", "relic", "no_sink", "--seeds", "1", "--trials", "8", "--json", str(out)]
-    words += ["--work", str(configs / "work"), "--transitions"]
+    words = ["--arms", "relic", "one_update", "no_sink", "--seeds", "1", "--trials", "8"]
+    words += ["--json", str(out), "--work", str(configs / "work"), "--transitions"]
     relic_learning.main([*words, "400", "200"])
-    assert played == [0, 0, 1] * 2
+    assert played == [0, 0] + [0, 1] * 3
     found = json.loads(out.read_text())
     figures = found["figures"]
     assert figures["transitions"] == 400
@@ -97,8 +97,9 @@ def test_several_amounts_of_training(
     late = {key: figures[f"at_{key}.relic"] for key in (200, 400)}
     assert late[400] == figures["relic.returned.late"]
     for key in late:
-        gap = figures[f"at_{key}.relic_over_no_sink"]
-        assert gap == pytest.approx(late[key] - figures[f"at_{key}.no_sink"])
+        gap = figures[f"at_{key}.relic_over_one_update"]
+        assert gap == pytest.approx(late[key] - figures[f"at_{key}.one_update"])
+    assert "at_400.relic_over_no_sink" in figures and "at_200.no_sink" not in figures
     capsys.readouterr()
 
 
