@@ -4,7 +4,7 @@ Reinforcement learning first finds ways to do without memory, and a policy that 
 explores no other. So trials may first be played by the network itself, with the steps of
 :class:`MapSearcher`, which keeps its map over the episodes, as labels (DAgger, arXiv 1011.0686).
 It acts on nothing but what the network was shown in the same trial, so all that it does can be
-learned from the context.
+learned from the context. In a world of relative poses it knows more: where each episode began.
 """
 
 from __future__ import annotations

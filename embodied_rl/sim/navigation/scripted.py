@@ -30,7 +30,8 @@ from embodied_rl.sim.navigation.grid import (
 
 
 class MapSearcher:
-    """Acts on views alone, for ``count`` trials side by side.
+    """Acts on views alone, for ``count`` trials side by side; where poses are relative to the start
+    of the episode it is told that start as well (`EgocentricNavigation.told`).
 
     Args:
         keep: whether the map outlives an episode.
