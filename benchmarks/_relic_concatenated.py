@@ -15,11 +15,12 @@ from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.episodes import Rotation
 from embodied_rl.nn.episodic_transformer import Block
 from embodied_rl.nn.sink_attention import attend
+from embodied_rl.policies.relic.episodes import EpisodeTable
 from embodied_rl.policies.relic.model import Outputs, RelicModel
 from embodied_rl.policies.relic.rollout import Trials, collect, joined
 from embodied_rl.policies.relic.run import RelicRun
-from embodied_rl.policies.relic.tokens import Tokens
-from embodied_rl.sim.navigation.base import TRAIN
+from embodied_rl.policies.relic.tokens import Tokens, first_tokens
+from embodied_rl.sim.navigation.base import TRAIN, TrialWorld, View
 from embodied_rl.sim.navigation.registry import make_trial_world
 from embodied_rl.training.ppo import PpoSettings, Rollout, advantages, loss_terms
 
@@ -27,28 +28,24 @@ from embodied_rl.training.ppo import PpoSettings, Rollout, advantages, loss_term
 class ConcatenatedTrials(Trials):
     """Trials whose cache is a list of keys and values, one pair a layer, made anew every step."""
 
-    def begin(self, worlds: Tensor, generator: torch.Generator) -> None:
+    def __init__(
+        self, model: RelicModel, world: TrialWorld, count: int, steps: int, episodes: int
+    ) -> None:
+        self.world, self._model = world, model
+        self._steps, self._episodes = steps, episodes
+
+    def begin_with(self, worlds: Tensor, view: View) -> None:
+        self.worlds, self.table = worlds, EpisodeTable(len(worlds), self._episodes)
         self._past: list[KeysValues] | None = None
         self._first: list[Tensor] = []
-        super().begin(worlds, generator)
+        self._see(first_tokens(view))
 
     @torch.no_grad()
     def _see(self, tokens: Tokens) -> None:
         self._tokens = tokens
         self._first.append(tokens.time == 0)
-        first = torch.stack(self._first, dim=1)
-        steps = torch.arange(first.shape[1]).expand_as(first)
-        start = torch.where(first, steps, 0).cummax(dim=1).values
-        time, episode = (steps - start)[:, -1], (first.long().cumsum(dim=1) - 1)[:, -1:]
-        x = self._model.embed(tokens._replace(time=time))[:, None]
-        transformer, present = self._model.transformer, []
-        turn, sinks = transformer._turn(episode), transformer.sinks()
-        for layer, block in enumerate(transformer.blocks):
-            past = None if self._past is None else self._past[layer]
-            x, seen = _extended(block, x, turn, past, None if sinks is None else sinks[layer])
-            present.append(seen)
-        self._past = present
-        self._next = Outputs(*(part[:, 0] for part in self._model._heads(transformer.norm(x))))
+        hidden, self._past = self.stepped(tokens, torch.stack(self._first, dim=1), self._past)
+        self._next = Outputs(*(part[:, 0] for part in self._model._heads(hidden)))
 
     @torch.no_grad()
     def refresh(self, past: Tokens) -> Tensor:
@@ -57,19 +54,42 @@ class ConcatenatedTrials(Trials):
         outputs, caches = [], []
         for trial in range(len(tokens.time)):
             one = Tokens(*(part[trial : trial + 1] for part in tokens))
-            x, layers = self._model.embed(one), []
-            transformer = self._model.transformer
-            turn, sinks = transformer._turn(one.episode), transformer.sinks()
-            for layer, block in enumerate(transformer.blocks):
-                x, seen = _extended(block, x, turn, None, None if sinks is None else sinks[layer])
-                layers.append(seen)
+            hidden, layers = self.encoded(one)
             caches.append(layers)
-            outputs.append(self._model._heads(transformer.norm(x)))
+            outputs.append(self._model._heads(hidden))
         self._past = [KeysValues(*(torch.cat(p) for p in zip(*layer))) for layer in zip(*caches)]
         self._first = list((tokens.time == 0).unbind(dim=1))
         logits, value = (torch.cat(part) for part in zip(*outputs))
         self._next = Outputs(logits[:, -1], value[:, -1])
         return value[:, :-1].T.contiguous()
+
+    def stepped(
+        self, tokens: Tokens, first: Tensor, past: list[KeysValues] | None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """The hidden vector ``(N, 1, W)`` of the next step ``(N,)``, and keys and values with its.
+
+        Args:
+            first: ``(N, t)`` bool, which steps so far began an episode.
+        """
+        steps = torch.arange(first.shape[1]).expand_as(first)
+        start = torch.where(first, steps, 0).cummax(dim=1).values
+        time, episode = (steps - start)[:, -1], (first.long().cumsum(dim=1) - 1)[:, -1:]
+        return self._passed(self._model.embed(tokens._replace(time=time))[:, None], episode, past)
+
+    def encoded(self, one: Tokens) -> tuple[Tensor, list[KeysValues]]:
+        """Hidden vectors ``(1, t, W)`` of one trial, and its keys and values."""
+        return self._passed(self._model.embed(one), one.episode, None)
+
+    def _passed(
+        self, x: Tensor, episode: Tensor, past: list[KeysValues] | None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        transformer, present = self._model.transformer, []
+        turn, sinks = transformer._turn(episode), transformer.sinks()
+        for layer, block in enumerate(transformer.blocks):
+            before = None if past is None else past[layer]
+            x, seen = _extended(block, x, turn, before, None if sinks is None else sinks[layer])
+            present.append(seen)
+        return transformer.norm(x), present
 
 
 def _extended(
@@ -123,12 +143,12 @@ def accumulated_update(
 class ConcatenatedLearner:
     """Iterations of a run without shuffling, in the published structure."""
 
-    def __init__(self, run: RelicRun, model: RelicModel) -> None:
+    def __init__(
+        self, run: RelicRun, model: RelicModel, kind: type[ConcatenatedTrials] = ConcatenatedTrials
+    ) -> None:
         self._run, self._model = run, model
         settings, self._world = run.training, make_trial_world(run.training.world)
-        self._trials = ConcatenatedTrials(
-            model, self._world, settings.trials, settings.trial_steps, 1
-        )
+        self._trials = kind(model, self._world, settings.trials, settings.trial_steps, 1)
 
     def learn(self, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
         """One iteration; as `Learner.learn`, number for number."""

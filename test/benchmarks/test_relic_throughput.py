@@ -1,7 +1,14 @@
-"""The published structure is the same computation as ours, or the comparison says nothing."""
+"""The published structure is the same computation as ours, or the comparison says nothing.
+
+So is the published module in it, where EMBODIED_RL_RELIC_CHECKOUT names a checkout (see
+`test/nn/test_sink_official.py`).
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,3 +44,19 @@ def test_both_structures_end_in_the_same_weights(task: str, mode: str) -> None:
     moved = (ends[0] - begin).abs().max()
     assert moved > 1e-2
     assert (ends[0] - ends[1]).abs().max() < 1e-3 * moved
+
+
+@pytest.mark.skipif(
+    "EMBODIED_RL_RELIC_CHECKOUT" not in os.environ, reason="EMBODIED_RL_RELIC_CHECKOUT not set"
+)
+def test_the_published_module_ends_in_the_same_weights() -> None:
+    python = os.environ.get("EMBODIED_RL_RELIC_PYTHON", sys.executable)
+    program = Path(__file__).with_name("relic_official_training.py")
+    answer = subprocess.run(
+        [python, str(program), os.environ["EMBODIED_RL_RELIC_CHECKOUT"]],
+        check=True, timeout=110, capture_output=True, text=True, cwd=program.parents[2],
+        env=os.environ | {"PYTHONPATH": str(program.parents[2])},
+    )  # fmt: skip
+    difference, moved = map(float, answer.stdout.split()[-2:])
+    assert moved > 1e-2
+    assert difference < 1e-3 * moved

@@ -60,10 +60,16 @@ def _near_one(draw) -> np.ndarray:
 
 def our_network(name: str, arrays: dict[str, np.ndarray]) -> EpisodicTransformer:
     """Ours with the published weights."""
-    weights = {key: torch.from_numpy(value) for key, value in arrays.items()}
     net = EpisodicTransformer(SETTINGS[name])
+    load_published(net, {key: torch.from_numpy(value) for key, value in arrays.items()})
+    return net
+
+
+def load_published(net: EpisodicTransformer, weights: dict[str, torch.Tensor]) -> None:
+    """Gives ``net`` the published module's weights."""
+    settings = net.settings
     state = {"norm.weight": weights["norm.weight"]}
-    for layer in range(SETTINGS[name].layers):
+    for layer in range(settings.layers):
         theirs, ours = f"layers.{layer}.", f"blocks.{layer}."
         attention, mlp = theirs + "self_attn.", theirs + "mlp."
         qkv = [weights[f"{attention}{part}_proj.weight"] for part in "qkv"]
@@ -83,12 +89,11 @@ def our_network(name: str, arrays: dict[str, np.ndarray]) -> EpisodicTransformer
                 like = getattr(own, f"sink_{part}s")
                 # the published module has one vector, which all its sinks share
                 state[f"{ours}attention.sink_{part}s"] = given.expand_as(like)
-    if "sink_tokens" in weights:
-        sinks = SETTINGS[name].sinks
-        position = weights["embed_pos.weight"][:sinks]  # theirs are given positions, ours not
+    if settings.sink_mode == "token":
+        # theirs are given positions, ours not
+        position = weights["embed_pos.weight"][: settings.sinks]
         state["sink_tokens"] = weights["sink_tokens"][0] + position
     net.load_state_dict(state)
-    return net
 
 
 def our_inputs(name: str, arrays: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,14 @@ from torch import Tensor
 from embodied_rl.core.checkpoint import load_checkpoint, save_checkpoint
 from embodied_rl.core.errors import UserError
 from embodied_rl.nn.attention import KeysValues
-from embodied_rl.nn.episodes import EpisodePositions, rotate, rotation
+from embodied_rl.nn.episodes import (
+    EpisodePositions,
+    paired,
+    rotate,
+    rotation,
+    turn_planes,
+    turns,
+)
 from embodied_rl.nn.episodic_transformer import EpisodicTransformer, TransformerSettings
 from embodied_rl.nn.sink_attention import MODES, add_sinks, attend, causal_mask, sink_share
 
@@ -52,6 +59,22 @@ def test_steps_equal_the_full_pass(mode, sinks, inter_episode):
         full = net(x, episode)
         assert full.square().mean().sqrt() > 0.1
         torch.testing.assert_close(stepped(net, x, episode), full.detach(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("inter_episode", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_outputs_of_the_last_tokens_are_those_of_a_pass_over_all(mode, inter_episode):
+    net = network(mode, 2, inter_episode)
+    x, episode = sequences(2, 40)
+    hidden = torch.rand(2, 40, 40, generator=torch.Generator().manual_seed(1)) < 0.3
+    for mask in (None, ~hidden | torch.eye(40, dtype=torch.bool)):
+        for first in (1, 20, 39):
+            found = []
+            for outputs in (net(x, episode, mask, first=first), net(x, episode, mask)[:, first:]):
+                net.zero_grad()
+                outputs.square().sum().backward()
+                found.append([outputs, *(p.grad for p in net.parameters())])
+            torch.testing.assert_close(*found, atol=1e-3, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -315,6 +338,15 @@ def test_an_angle_turns_each_plane_of_two_dimensions():
     angle = 5.0 * torch.tensor([1.0, 1e4**-0.5], dtype=torch.float64)
     expected = torch.view_as_real(plane * torch.polar(torch.ones_like(angle), angle))
     torch.testing.assert_close(query, expected.T.flatten())
+
+
+def test_planes_of_neighbours_are_turned_as_those_of_halves():
+    index, kind = torch.tensor([[0, 3, 70_000], [1, 1, 2]]), torch.float64
+    qkv = torch.randn(2, 3, 3, 2, 8, dtype=kind, generator=torch.Generator().manual_seed(5))
+    expected = rotate(qkv, rotation(index, 8, kind))[..., paired(8)]
+    for part in (0, 1):
+        found = turn_planes(qkv[:, :, part, :, paired(8)].flatten(2), turns(index, 2, 8, kind))
+        torch.testing.assert_close(found, expected[:, :, part].flatten(2))
 
 
 def test_an_episode_longer_than_the_table_is_refused():

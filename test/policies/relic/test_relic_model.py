@@ -49,6 +49,23 @@ def test_ratio_is_one_while_weights_stay(mode, inter_episode):
     torch.testing.assert_close(acted.value, model(tokens).value, atol=1e-4, rtol=0)
 
 
+def test_actions_of_the_last_steps_are_judged_in_the_context_of_all():
+    model, tokens = small_model(), made_up_trials(BATCH, STEPS)
+    time_first = Tokens(*(part.transpose(0, 1) for part in tokens))
+    action = torch.randint(ACTIONS, (STEPS, BATCH), generator=torch.Generator().manual_seed(0))
+    for last, whole in zip(
+        model.evaluate(time_first, action[-CHUNK:]), model.evaluate(time_first, action)
+    ):
+        assert last.shape == (CHUNK, BATCH)
+        torch.testing.assert_close(last, whole[-CHUNK:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_crop_is_the_codes_of_its_cells_in_one_row():
+    crop, cells = small_model().crop, made_up_trials(BATCH, STEPS).cells
+    looked_up = torch.nn.functional.embedding(cells, crop.codes.weight).flatten(-2)
+    torch.testing.assert_close(crop(cells), crop.linear(looked_up).relu())
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_after_a_change_of_weights_only_a_fresh_cache_gives_ratio_one(mode):
     model = small_model(sink_mode=mode)
