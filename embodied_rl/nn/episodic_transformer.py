@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embodied_rl.core.ranges import check_range
 from embodied_rl.nn.attention import KeysValues
 from embodied_rl.nn.decoding import NORM_EPS, BlockWeights, extend_block, normed
 from embodied_rl.nn.episodes import Rotation, rotation, turns
@@ -46,9 +47,7 @@ class TransformerSettings:
     inter_episode: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("width", "heads", "layers", "mlp", "sinks"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
+        check_range(self, "width", "heads", "layers", "mlp", "sinks", least=1)
         if self.width % (2 * self.heads):
             expected = f"a multiple of 2 * heads = {2 * self.heads}"
             raise ValueError(f"width: expected {expected}, saw {self.width}")

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embodied_rl.core.ranges import check_range
+
 CHANNELS_PER_GROUP = 16
 
 
@@ -41,11 +43,8 @@ class ImageSettings:
     def __post_init__(self) -> None:
         if self.kind not in BACKBONES:
             raise ValueError(f"kind: expected one of {sorted(BACKBONES)}, saw {self.kind!r}")
-        if self.crop < 0:
-            raise ValueError(f"crop: expected 0 or more pixels, saw {self.crop}")
-        for key in ("keypoints", "features"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
+        check_range(self, "crop", least=0)
+        check_range(self, "keypoints", "features", least=1)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.ranges import check_range
 from embodied_rl.nn.ema import Ema
 from embodied_rl.training.progress import progress_bar
 from embodied_rl.training.state import TrainState, load_state, save_state
@@ -50,18 +51,10 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "validate_every", "save_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
-        for key in ("learning_rate", "grad_clip", "ema_power"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key}: expected a number above 0, saw {getattr(self, key)}")
-        for key in ("weight_decay", "warmup", "seed"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: expected 0 or more, saw {getattr(self, key)}")
-        for key in ("beta2", "ema_decay", "validation_fraction"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected 0 <= {key} < 1, saw {getattr(self, key)}")
+        check_range(self, "steps", "batch", "validate_every", "save_every", least=1)
+        check_range(self, "learning_rate", "grad_clip", "ema_power", above=0)
+        check_range(self, "weight_decay", "warmup", "seed", least=0)
+        check_range(self, "beta2", "ema_decay", "validation_fraction", least=0, below=1)
 
 
 @dataclass(frozen=True)

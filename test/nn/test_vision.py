@@ -132,7 +132,7 @@ def test_colours_are_shaken_image_by_image_within_bounds():
     "kwargs, words",
     [
         ({"kind": "resnet"}, "kind: expected one of .*'resnet18'.*saw 'resnet'"),
-        ({"crop": -1}, "crop: expected 0 or more"),
+        ({"crop": -1}, "crop: expected at least 0"),
         ({"features": 0}, "features: expected at least 1, saw 0"),
         ({"crop": 41}, "crop: expected at most 40.*saw 41"),
     ],

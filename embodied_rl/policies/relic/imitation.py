@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from embodied_rl.core.ranges import check_range
 from embodied_rl.policies.relic.model import RelicModel
 from embodied_rl.policies.relic.rollout import Trials, collect
 from embodied_rl.policies.relic.tokens import Tokens
@@ -36,13 +37,9 @@ class ImitationSettings:
     minibatches: int = 6
 
     def __post_init__(self) -> None:
-        if self.transitions < 0:
-            raise ValueError(f"transitions: expected 0 or more, saw {self.transitions}")
-        for key in ("epochs", "minibatches"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected at least 1, saw {getattr(self, key)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate: expected above 0, saw {self.learning_rate}")
+        check_range(self, "transitions", least=0)
+        check_range(self, "epochs", "minibatches", least=1)
+        check_range(self, "learning_rate", above=0)
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,9 @@ def test_a_world_without_a_searcher_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"transitions": -1}, "transitions: expected 0 or more, saw -1"),
+        ({"transitions": -1}, "transitions: expected at least 0, saw -1"),
         ({"epochs": 0}, "epochs: expected at least 1, saw 0"),
-        ({"learning_rate": 0.0}, "learning_rate: expected above 0"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a number above 0"),
     ],
 )
 def test_impossible_settings(change: dict[str, float], message: str) -> None:
