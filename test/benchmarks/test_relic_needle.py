@@ -19,7 +19,7 @@ from _relic_needle import (
 )
 from relic_needle import figures_of, targets
 
-from embodied_rl.nn.episodes import rotation
+from embodied_rl.nn.episodes import turns
 
 
 @pytest.mark.parametrize("mode", ["none", "k0v0", "kv0"])
@@ -47,8 +47,8 @@ def test_the_answer_is_that_of_the_layer_of_the_network() -> None:
     assert sinks is not None
     for part in sinks[0]:
         part.normal_()
-    turned = rotation(torch.zeros(3, 20), 16)
-    whole = block.attention(block.norm_attention(x), turned, sinks[0], None)
+    by = turns(torch.zeros(3, 20), 2, 16)
+    whole = block.attention(block.norm_attention(x), by, sinks[0], None)
     torch.testing.assert_close(reader(x), reader.answer(whole[:, -1]))
 
 
