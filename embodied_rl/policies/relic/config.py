@@ -63,6 +63,7 @@ class RelicConfig:
         check_range(self, "action_count", least=2)
         check_range(self, "horizon", "code_width", "crop_width", least=1)
         check_range(self, "feature_count", "cell_count", "code_count", least=0)
+        check_range(self, "object_types", "map_width", "map_height", least=0)
         if self.feature_count + self.cell_count == 0:
             raise ValueError("feature_count: expected features or cells, saw neither")
         if (self.cell_count > 0) != (self.code_count > 1):

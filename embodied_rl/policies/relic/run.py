@@ -91,14 +91,27 @@ def check_world(model: RelicConfig, world: TrialWorld, origin: str) -> None:
     Raises:
         UserError: names the first key that differs.
     """
-    for key in ("action_count", "feature_count", "cell_count", "code_count"):
-        if getattr(model, key) != getattr(world, key):
+    keys = ("action_count", "feature_count", "cell_count", "code_count")
+    expected = {key: getattr(world, key) for key in keys}
+    if model.object_types:
+        expected |= _objects_on_map(world)
+    for key, value in expected.items():
+        if getattr(model, key) != value:
             raise UserError(
-                f"{origin}: model.{key}: expected {getattr(world, key)} as world {world.name} has, "
-                f"saw {getattr(model, key)}"
+                f"{origin}: model.{key}: expected {value} as world {world.name} has, saw "
+                f"{getattr(model, key)}"
             )
     if model.horizon < world.horizon:
         raise UserError(
             f"{origin}: model.horizon: expected at least the {world.horizon} steps of an "
             f"episode in world {world.name}, saw {model.horizon}"
         )
+
+
+def _objects_on_map(world: TrialWorld) -> dict[str, int]:
+    """What a model must have to recall where objects are. Without a frame that the episodes of a
+    trial share there is nothing to recall: labels would mix the frames of different starts."""
+    if not isinstance(world, EgocentricNavigation) or world.relative_pose:
+        return {"object_types": 0}
+    layout = world.layout_settings
+    return {"object_types": layout.types, "map_width": layout.width, "map_height": layout.height}

@@ -6,10 +6,12 @@ import pytest
 import torch
 from trial_cases import config_for
 
+from embodied_rl.core.errors import UserError
 from embodied_rl.policies.relic.config import RelicConfig
 from embodied_rl.policies.relic.model import RelicModel
 from embodied_rl.policies.relic.recall import UNKNOWN, LandmarkLayout, recall_labels
 from embodied_rl.policies.relic.rollout import Trials, collect
+from embodied_rl.policies.relic.run import check_world
 from embodied_rl.policies.relic.tokens import Tokens
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.registry import make_trial_world
@@ -87,3 +89,24 @@ def test_features_must_be_laid_out_for_it() -> None:
     world = make_trial_world("egocentric")
     with pytest.raises(ValueError, match="feature_count: expected 192 with object_types 6"):
         recalling(world, feature_count=190)
+    with pytest.raises(ValueError, match="object_types: expected at least 0, saw -6"):
+        config_for(world, object_types=-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "landmarks", "message"),
+    [
+        ("egocentric", (6, 14, 12), "model.map_width: expected 13 as world egocentric has, saw 14"),
+        ("egocentric_relative", (6, 25, 25), "model.object_types: expected 0 as world egocentric_"),
+        ("darkroom", (2, 1, 1), "model.object_types: expected 0 as world darkroom has, saw 2"),
+    ],
+)
+def test_a_world_must_tell_objects_on_such_a_map(
+    name: str, landmarks: tuple[int, int, int], message: str
+) -> None:
+    """All have the right number of features."""
+    world = make_trial_world(name)
+    keys = ("object_types", "map_width", "map_height")
+    config = config_for(world, **dict(zip(keys, landmarks)))
+    with pytest.raises(UserError, match=f"^here: {message}"):
+        check_world(config, world, "here")
