@@ -3,7 +3,7 @@
 Both train the same network on the same trials and end in the same weights (a test holds them to
 that); the published structure concatenates its cache at every step, refreshes one trial after
 another and accumulates gradients over single trials. Rounds of one iteration each alternate, so
-that both meet the same load; the figures are medians. The first round is not counted. Seconds are
+that all meet the same load; the figures are medians. The first round is not counted. Seconds are
 those of the clock on the wall, so the machine must have nothing else to do.
 
 The target is held to that rival, which has our layers. Where EMBODIED_RL_RELIC_CHECKOUT names a
@@ -29,6 +29,7 @@ from _relic_concatenated import ConcatenatedLearner
 from _report import Target, report
 from _step_process import StepProcess
 
+from embodied_rl.cli import UsageError
 from embodied_rl.policies.relic.model import RelicModel
 from embodied_rl.policies.relic.run import read_run
 from embodied_rl.policies.relic.train import Learner
@@ -101,6 +102,10 @@ def measured(task: str, arguments: Arguments, checkout: str | None) -> dict[str,
 def main(argv: list[str]) -> int:
     """Prints the figures; 1 if a target is missed."""
     arguments = tyro.cli(Arguments, args=argv, prog="embodied_rl bench relic_throughput")
+    if min(arguments.threads, arguments.rounds) < 1:
+        raise UsageError(
+            f"--threads, --rounds: expected at least 1, saw {arguments.threads}, {arguments.rounds}"
+        )
     torch.set_num_threads(arguments.threads)
     checkout = os.environ.get(CHECKOUT)
     if checkout is None:
