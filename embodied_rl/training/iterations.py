@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,20 @@ def run_iterations(
         save_every: iterations between two savings.
         resume: go on from the state that an interrupted run left in ``work``.
 
+    Returns:
+        What was reached; its time is that of all parts of a run that was interrupted.
+
     Raises:
         UserError: a state of other settings.
     """
+    began = time.monotonic()
     if not resume:
         forget_state(work)
     elif has_state(work):
         load_state(work, state, fingerprint)
+        began -= _logged_s(work / LOG)
     work.mkdir(parents=True, exist_ok=True)
-    began, first = time.monotonic(), state.step
+    first = state.step
     with (
         stop_on_interrupt() as stop,
         (work / LOG).open("a" if resume else "w", encoding="utf-8") as log,
@@ -73,3 +79,12 @@ def run_iterations(
             save_state(work, state, fingerprint)
     wall_s = time.monotonic() - began
     return FitResult(state.step, total, state.step >= total, float("nan"), None, wall_s)
+
+
+def _logged_s(log: Path) -> float:
+    """Seconds that a run has taken so far; the last line may be torn, as by a power cut."""
+    spent = 0.0
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        with suppress(json.JSONDecodeError):
+            spent = json.loads(line)["wall_s"]
+    return spent

@@ -83,13 +83,17 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
     monkeypatch.setattr(iterations, "stop_on_interrupt", lambda: Stop(2))
     assert fit(run, tmp_path, "parts") == {}
     monkeypatch.undo()
+    log = tmp_path / "work_parts" / "log.jsonl"
+    early = [json.loads(line) | {"wall_s": 4000.0} for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(record) + "\n" for record in early))
     parts = fit(run, tmp_path, "parts", resume=True)
     assert whole.keys() == parts.keys()
     assert all(np.array_equal(whole[key], parts[key]) for key in whole)
-    lines = (tmp_path / "work_parts" / "log.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in log.read_text().splitlines()]
     assert [r["transitions"] for r in records] == [TRANSITIONS * k for k in (1, 2, 3, 4)]
     assert all(len(r["return"]) == 2 for r in records)
+    assert all(r["wall_s"] > 4000 for r in records[2:])
+    assert "800 steps in 40" in (tmp_path / "out_parts" / "CARD.md").read_text()
     other = replace(run, ppo=replace(run.ppo, clip=0.1))
     with pytest.raises(UserError, match="start without --resume"):
         fit(other, tmp_path, "parts", resume=True)
