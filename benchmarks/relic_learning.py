@@ -394,6 +394,11 @@ def main(argv: list[str]) -> int:
             f"bench relic_learning: expected tasks {sorted(JUDGED)} and arms {sorted(CHANGES)}, "
             f"saw {unknown or task}"
         )
+    if min(arguments.seeds, arguments.trials, *arguments.transitions) < 1:
+        raise UserError(
+            "bench relic_learning: --seeds, --trials, --transitions: expected numbers above 0, saw "
+            f"{arguments.seeds}, {arguments.trials}, {list(arguments.transitions)}"
+        )
     torch.set_num_threads(1)
     run = read_run(CONFIGS / f"relic_{task}.yaml")
     amounts = sorted(set(arguments.transitions)) or [run.training.transitions]

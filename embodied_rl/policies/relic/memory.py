@@ -79,6 +79,8 @@ class TrialMemory:
             UserError: the context is full (`make_room` is what helps), or the episode longer than
                 the model's horizon.
         """
+        if not self.length:
+            self._first_episode = int(tokens.episode[0])
         outputs = self._model.step(self._renumbered(tokens), self.cache)
         self._grow(self.length - 1)
         for held, part in zip(self._tokens, tokens):

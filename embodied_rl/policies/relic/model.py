@@ -96,7 +96,7 @@ class RelicModel(nn.Module):
         """As `forward`, and the loss of recall of each step, 0 without such a part; of the steps
         from ``first`` on, ``(B, T - first)``."""
         hidden = self.transformer(self.embed(tokens), tokens.episode, first=first)
-        loss = torch.zeros(hidden.shape[:2])
+        loss = torch.zeros(hidden.shape[:2], device=hidden.device)
         if self.recall is not None:
             loss = self.recall.loss(hidden, tokens.features)
         return self._heads(hidden), loss

@@ -82,6 +82,11 @@ def read_run(path: Path, overrides: dict[str, Any] | None = None) -> RelicRun:
             f"{path}: imitation.transitions: expected 0 in world {world.name}, which has no "
             f"scripted searcher, saw {run.imitation.transitions}"
         )
+    if run.ppo.auxiliary_coefficient and not run.model.object_types:
+        raise UserError(
+            f"{path}: ppo.auxiliary_coefficient: expected 0 for a model without object_types, "
+            f"for it has no second task, saw {run.ppo.auxiliary_coefficient}"
+        )
     return run
 
 

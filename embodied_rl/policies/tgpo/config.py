@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embodied_rl.core.errors import UserError
 from embodied_rl.core.ranges import check_range
 from embodied_rl.policies.tgpo.allocate import AllocationSettings
 from embodied_rl.policies.tgpo.groundings import Shape
@@ -96,4 +97,10 @@ def read_run(path: Path, overrides: dict[str, Any] | None = None) -> TgpoRun:
         UserError: not such a file; names the key.
     """
     name, parts = read_parts(path, POLICY, _PARTS, overrides)
-    return TgpoRun(name, **parts)
+    run = TgpoRun(name, **parts)
+    if run.ppo.auxiliary_coefficient:
+        raise UserError(
+            f"{path}: ppo.auxiliary_coefficient: expected 0, for {POLICY} has no second task, saw "
+            f"{run.ppo.auxiliary_coefficient}"
+        )
+    return run

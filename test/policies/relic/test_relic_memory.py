@@ -118,6 +118,18 @@ def test_a_new_trial_remembers_nothing():
         assert torch.equal(memory.step(at(tokens, t)).logits, fresh.step(at(tokens, t)).logits)
 
 
+def test_after_all_is_forgotten_a_trial_begins_with_whatever_comes():
+    model, tokens = small_model(), made_up_trials(1, STEPS)
+    begin = starts(tokens)[2]
+    memory = played(model, tokens, range(begin))
+    assert memory.make_room(0, running=False).steps == begin
+    alone = Tokens(*(part[:, begin:] for part in tokens))
+    expected = model(alone._replace(episode=alone.episode - 2)).logits
+    for t in range(STEPS - begin):
+        ours = memory.step(at(alone, t)).logits
+        torch.testing.assert_close(ours, expected[:, t], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("inter_episode", [True, False])
 def test_a_restart_forgets_nothing(inter_episode, dtype):

@@ -225,6 +225,7 @@ def test_what_a_checkpoint_refuses(config: Path, tmp_path: Path) -> None:
         ("warmup: 2", "warmups: 2", "training.warmups: unknown key"),
         ("world: darkroom", "world: barn", "unknown world 'barn'"),
         ("policy: relic", "policy: ptp", "policy: expected one of"),
+        ("epochs: 1", "auxiliary_coefficient: 0.3", "ppo.auxiliary_coefficient: expected 0 for"),
     ],
 )
 def test_bad_configs_are_named(config: Path, old: str, new: str, message: str) -> None:

@@ -175,6 +175,7 @@ def test_command_lines(config: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         ("warmup: 1", "warmups: 1", "allocation.warmups: unknown key"),
         ("policy: tgpo", "policy: ptp", "policy: expected one of"),
         ("epochs: 2", "epochs: 0", "ppo.epochs"),
+        ("epochs: 2", "auxiliary_coefficient: 0.1", "ppo.auxiliary_coefficient: expected 0"),
     ],
 )
 def test_bad_configs_are_named(config: Path, old: str, new: str, message: str) -> None:
