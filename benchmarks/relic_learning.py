@@ -57,7 +57,7 @@ from embodied_rl.policies.relic.train import train_relic
 from embodied_rl.sim.navigation.base import HELD_OUT
 from embodied_rl.sim.navigation.egocentric import EgocentricNavigation
 from embodied_rl.sim.navigation.scripted import MapSearcher
-from embodied_rl.training.iterations import LOG
+from embodied_rl.training.iterations import read_log
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # arm -> part of the run -> its keys that differ
@@ -151,9 +151,7 @@ class Cell:
                 masses.append(loaded.model.transformer.sink_mass(trials.cache).mean(dim=1))
 
         episodes = evaluate(loaded.model, loaded.world, self.trials, 0, watch=watch)
-        lines = (state / LOG).read_text(encoding="utf-8").splitlines()
-        # what was done again after an interruption stands in the log twice
-        by_iteration = {record["iteration"]: record for record in map(json.loads, lines)}
+        by_iteration = {record["iteration"]: record for record in read_log(state)}
         records = [by_iteration[key] for key in sorted(by_iteration)]
         mass = torch.stack(masses).mean(dim=0) if self.run.model.sink_mode != "none" else None
         return {

@@ -58,7 +58,8 @@ def run_iterations(
         forget_state(work)
     elif has_state(work):
         load_state(work, state, fingerprint)
-        began -= _logged_s(work / LOG)
+        records = read_log(work)
+        began -= records[-1]["wall_s"] if records else 0.0
     work.mkdir(parents=True, exist_ok=True)
     first = state.step
     with (
@@ -66,6 +67,8 @@ def run_iterations(
         (work / LOG).open("a" if resume else "w", encoding="utf-8") as log,
         progress_bar(quiet=quiet) as bar,
     ):
+        if _torn(work / LOG):
+            log.write("\n")
         shown = bar.add_task(name, total=total, completed=state.step, note="")
         while state.step < total and not stop.is_set():
             record, text = iterate(state)
@@ -81,10 +84,17 @@ def run_iterations(
     return FitResult(state.step, total, state.step >= total, float("nan"), None, wall_s)
 
 
-def _logged_s(log: Path) -> float:
-    """Seconds that a run has taken so far; the last line may be torn, as by a power cut."""
-    spent = 0.0
+def read_log(work: Path) -> list[dict[str, Any]]:
+    """Records of the iterations so far, without lines that were torn, as by a power cut. What was
+    done again after an interruption stands in the log twice."""
+    log, records = work / LOG, []
     for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
         with suppress(json.JSONDecodeError):
-            spent = json.loads(line)["wall_s"]
-    return spent
+            records.append(json.loads(line))
+    return records
+
+
+def _torn(log: Path) -> bool:
+    """Whether the last line has no end."""
+    content = log.read_bytes()
+    return bool(content) and not content.endswith(b"\n")
