@@ -146,6 +146,7 @@ class SinkAttention(nn.Module):
 
         Args:
             by: of `episodes.turns`, ``(B, n, W / 2)``.
+            sinks: ``(1, H, s, Dh)``, in the order of dimensions that a cache has.
             mask: as in `attend`, of the tokens from ``first`` on.
         """
         order = paired(x.shape[-1] // self.heads, x.device)
