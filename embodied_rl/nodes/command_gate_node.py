@@ -31,6 +31,7 @@ from embodied_rl.core.decode import decode, stamp_ns
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.gate import CommandGate, GateState
+from embodied_rl.core.heartbeat import Heartbeat
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import CLOCK_JUMP_NS
 from embodied_rl.nodes import diagnostics, messages, qos
@@ -140,15 +141,14 @@ class CommandGateNode(Node):
         self._advance()
 
     def _on_beat(self, message: Header) -> None:
-        if not message.frame_id.isdecimal():
-            self._complain(
-                "policy/heartbeat: frame_id: expected the stamp of the last chunk in ns, "
-                f"saw '{message.frame_id}'"
-            )
+        try:
+            beat = Heartbeat.parse(message.frame_id)
+        except UserError as error:
+            self._complain(str(error))
             return
         self._beat_steady_s = time.monotonic()
         self._beat_tick_ns = stamp_ns(message)
-        self._beat_chunk_ns = int(message.frame_id)
+        self._beat_chunk_ns = beat.chunk_ns
         self._advance()
 
     def _on_clock(self, message: Clock) -> None:
