@@ -6,19 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embodied_rl.core.embodiment import (
-    JOINT_STATE,
-    JOINT_TRAJECTORY,
-    NANOSECONDS,
-    ODOMETRY,
-    TWIST_DIMENSIONS,
-    Embodiment,
-    Stream,
-    Workspace,
-)
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment, Workspace
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk
-from embodied_rl.core.window import Arrival, RowBuilder, Sample
 
 
 class TrajectoryTrack:
@@ -88,70 +78,6 @@ class ChunkFollower:
     def target(self, time_ns: int) -> np.ndarray:
         """Targets ``(A,)`` that the actuators have at a time."""
         return np.where(self._steps, self._track.upcoming(time_ns), self._track.target(time_ns))
-
-
-def measured_by(stream: Stream) -> dict[str, int]:
-    """Commanded dimension -> place in the stream that measures it."""
-    if stream.type == JOINT_STATE and stream.field == "position":
-        return {joint: i for i, joint in enumerate(stream.joints)}
-    if stream.type == ODOMETRY:
-        return {
-            dimension: stream.components.index(component)
-            for dimension, (field, component) in TWIST_DIMENSIONS.items()
-            if field == stream.field
-        }
-    return {}
-
-
-class StateWatch:
-    """Measured state of every commanded dimension, which is where the limiter starts from:
-    positions of joints, velocities of a base.
-
-    Raises:
-        UserError: no stream of the embodiment measures a commanded dimension.
-    """
-
-    KEEP_NS = 2 * NANOSECONDS  # a command is never older than this when it starts
-
-    def __init__(self, embodiment: Embodiment):
-        self._names = embodiment.action_names
-        self._source: dict[str, tuple[str, int]] = {}
-        for key, stream in embodiment.streams.items():
-            for name, place in measured_by(stream).items():
-                self._source.setdefault(name, (key, place))
-        unmeasured = [name for name in self._names if name not in self._source]
-        if unmeasured:
-            raise UserError(
-                f"{embodiment.origin}: streams: expected one that measures every commanded joint "
-                "(JointState, field position) and every velocity of a base (Odometry), "
-                f"saw none of {unmeasured[0]}"
-            )
-        self.keys = sorted({self._source[name][0] for name in self._names})
-        self._builder = RowBuilder(embodiment, self.keys)
-
-    def reset(self, start_ns: int) -> None:
-        self._builder.reset(start_ns)
-
-    def add(self, key: str, sample: Sample) -> Arrival:
-        arrival = self._builder.add(key, sample)
-        self._builder.forget_before(sample.stamp_ns - self.KEEP_NS)
-        return arrival
-
-    def owing(self, time_ns: int) -> list[str]:
-        """The streams whose sample for that time has not arrived yet."""
-        return self._builder.owing(time_ns)
-
-    def state(self, time_ns: int) -> np.ndarray:
-        """Positions and velocities ``(A,)`` at a time, in action order.
-
-        Raises:
-            UserError: one was not measured within the maximum age of its stream.
-        """
-        row = self._builder.row(time_ns)
-        if row.missing:
-            raise UserError(f"measured state: stream '{row.missing[0]}' is missing or too old")
-        picked = [self._source[name] for name in self._names]
-        return np.array([row.values[key][i] for key, i in picked])
 
 
 @dataclass(frozen=True)
@@ -242,12 +168,6 @@ class CommandLimiter:
             self._step = TrajectoryTrack(start_ns, begin)
             self._step.follow(start_ns, times_ns, begin - np.clip(begin, -reach, reach))
         return begin
-
-    def halt(self, now_ns: int, told_ns: int) -> np.ndarray:
-        """As :meth:`rest`, but velocities are zero at once; the new targets ``(A,)``."""
-        targets = self._embodiment.at_rest(self.still(now_ns, told_ns))
-        self._glide = self._step = TrajectoryTrack(now_ns, targets)
-        return targets
 
     def moving(self, told_ns: int) -> bool:
         """Whether a base has last been told a velocity that is not zero."""

@@ -69,7 +69,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,9 @@ from embodied_rl.core.scan import ScanGeometry, parse_scan
 from embodied_rl.core.schema import Section, parse_yaml, read_text
 
 NANOSECONDS = 1_000_000_000
+
+FOLLOWING_S = 0.25  # of its fastest motion a joint may lag behind its target, unless declared
+DEFAULT_AHEAD_S = 0.1  # and two control periods at least
 
 JOINT_STATE = "sensor_msgs/msg/JointState"
 IMAGE = "sensor_msgs/msg/Image"
@@ -177,6 +180,9 @@ class Command:
     lower: np.ndarray
     upper: np.ndarray
     max_rate: np.ndarray  # unit per second: max_velocity or max_acceleration of the file
+    # how far a joint may be from its target before the robot counts as not following; inf: any
+    max_following_error: np.ndarray
+    send_ahead_s: float  # a trajectory is sent this far ahead: what outlives a gate that died
 
     @property
     def velocity(self) -> bool:
@@ -195,6 +201,16 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class StopService:
+    """A service of the robot's own that is called with an emergency stop, such as one that
+    deactivates its controller; ``request`` are the fields of the request."""
+
+    service: str
+    type: str
+    request: dict[str, object]
+
+
+@dataclass(frozen=True)
 class Embodiment:
     """A validated embodiment file. Make one with :meth:`load` or :meth:`parse`."""
 
@@ -205,6 +221,7 @@ class Embodiment:
     commands: dict[str, Command]
     chain: Chain | None = None
     workspace: Workspace | None = None
+    stop_services: tuple[StopService, ...] = ()
     origin: str = "<memory>"
     text: str = field(default="", repr=False)
 
@@ -238,6 +255,7 @@ class Embodiment:
             commands=commands,
             chain=parse_chain(chain_part) if chain_part else None,
             workspace=_workspace(workspace_part) if workspace_part else None,
+            stop_services=_stop_services(root),
             origin=origin,
             text=text,
         )
@@ -282,6 +300,10 @@ class Embodiment:
             [group.velocity for group in self.commands.values()],
             [len(group.names) for group in self.commands.values()],
         )
+
+    def following_bounds(self) -> np.ndarray:
+        """How far each dimension ``(A,)`` may be from its target; inf where nobody looks."""
+        return np.concatenate([group.max_following_error for group in self.commands.values()])
 
     def at_rest(self, targets: np.ndarray) -> np.ndarray:
         """What keeps a robot with these targets ``(A,)`` where it is: velocities become zero."""
@@ -401,7 +423,10 @@ def _command(part: Section) -> Command:
         lower=part.vector("lower", len(names)),
         upper=part.vector("upper", len(names)),
         max_rate=part.vector(rate, len(names)),
+        max_following_error=np.full(len(names), np.inf),
+        send_ahead_s=DEFAULT_AHEAD_S,
     )
+    command = _with_following(part, command)
     if not np.all(command.lower < command.upper):
         part.fail("lower", "every value below 'upper'", command.lower.tolist())
     if moving and not np.all((command.lower <= 0) & (command.upper >= 0)):
@@ -413,12 +438,37 @@ def _command(part: Section) -> Command:
     return command
 
 
+def _with_following(part: Section, command: Command) -> Command:
+    """The keys of commands that follow: of trajectories, and of other joints where declared."""
+    bound, ahead_s = command.max_following_error, command.send_ahead_s
+    if command.type == JOINT_TRAJECTORY:
+        bound = FOLLOWING_S * command.max_rate
+        if part.has("send_ahead_s"):
+            ahead_s = part.positive("send_ahead_s")
+    if not command.velocity and part.has("max_following_error"):
+        bound = part.vector("max_following_error", len(command.names))
+        if not np.all(bound > 0):
+            part.fail("max_following_error", "values above 0", bound.tolist())
+    return replace(command, max_following_error=bound, send_ahead_s=ahead_s)
+
+
 def _dimensions(part: Section) -> tuple[str, ...]:
     names = part.names("dimensions")
     unknown = [name for name in names if name not in TWIST_DIMENSIONS]
     if unknown:
         part.fail("dimensions", f"names among {list(TWIST_DIMENSIONS)}", unknown)
     return names
+
+
+def _stop_services(root: Section) -> tuple[StopService, ...]:
+    found = []
+    for part in root.entries("stop_services"):
+        request = part.value("request", {})
+        if not isinstance(request, dict):
+            part.fail("request", "a mapping of the request's fields", request)
+        found.append(StopService(part.service_name("service"), part.type_name("type"), request))
+        part.done()
+    return tuple(found)
 
 
 def _workspace(part: Section) -> Workspace:

@@ -15,6 +15,8 @@ import yaml
 from embodied_rl.core.errors import UserError
 
 _ABSENT = object()
+_SERVICE_NAME = re.compile(r"^(~?/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
+_TYPE_NAME = re.compile(r"^[a-z][a-z0-9_]*/(msg|srv|action)/[A-Z][A-Za-z0-9]*$")
 _RELATIVE_NAME = re.compile(r"^(~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
 
 
@@ -43,6 +45,9 @@ class Section:
         if default is _ABSENT:
             raise UserError(f"{self.origin}: {self._full(key)}: missing")
         return default
+
+    def has(self, key: str) -> bool:
+        return key in self._data
 
     def text(self, key: str, default: Any = _ABSENT) -> str:
         value = self.value(key, default)
@@ -97,6 +102,19 @@ class Section:
             self.fail(key, "a relative ROS name such as 'camera/fixed/image_raw'", f"'{value}'")
         return value
 
+    def service_name(self, key: str) -> str:
+        """A relative or absolute ROS name."""
+        value = self.text(key)
+        if not _SERVICE_NAME.match(value):
+            self.fail(key, "a ROS name such as 'dashboard_client/stop'", f"'{value}'")
+        return value
+
+    def type_name(self, key: str) -> str:
+        value = self.text(key)
+        if not _TYPE_NAME.match(value):
+            self.fail(key, "a ROS type such as 'std_srvs/srv/Trigger'", f"'{value}'")
+        return value
+
     def names(self, key: str) -> tuple[str, ...]:
         value = self.value(key)
         if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
@@ -142,6 +160,14 @@ class Section:
             child.key = name
             found.append((name, child))
         return found
+
+    def entries(self, key: str) -> list[Section]:
+        """The mappings of a list, which may be absent."""
+        items = self.value(key, [])
+        if not isinstance(items, list):
+            self.fail(key, "a list", _describe(items))
+        path = self._full(key)
+        return [Section(self.origin, f"{path}[{i}]", item) for i, item in enumerate(items)]
 
     def optional_child(self, key: str) -> Section | None:
         data = self.value(key, None)

@@ -83,6 +83,13 @@ class ActuatorInput:
         command = self._embodiment.commands[key]
         try:
             stamp, times, values = read_trajectory(message, command.names, command.topic)
+            if stamp == 0:  # a trajectory without a stamp begins when it comes
+                times = times + self._time_ns()
+            elif times[-1] < self._time_ns():
+                raise MessageError(
+                    f"{command.topic}: expected a trajectory that is not over, saw one that ended "
+                    f"{(self._time_ns() - times[-1]) / 1e9:.3f} s ago"
+                )
         except MessageError as error:
             self._refuse(error)
             return

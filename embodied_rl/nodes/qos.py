@@ -18,6 +18,13 @@ def reliable(depth: int) -> QoSProfile:
     )
 
 
+def best_effort(depth: int) -> QoSProfile:
+    """Hears every publisher, but what is lost on the way is not sent again."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT
+    )
+
+
 def stream(message_type: str) -> QoSProfile:
     """Sensor streams: 5 images, or 100 of the small messages."""
     return reliable(5 if message_type == IMAGE else 100)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embodied_rl.core.commands import ChunkFollower, StateWatch
+from embodied_rl.core.commands import ChunkFollower
 from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.loop import ControlLoop
+from embodied_rl.core.measured import StateWatch
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, Outcome, Policy, Reporting
 from embodied_rl.core.window import Observation
 from embodied_rl.sim.base import Simulator

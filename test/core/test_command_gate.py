@@ -98,14 +98,13 @@ def test_silence_holds_where_the_robot_was_last_sent():
     assert gate.counts["holds"] == 1 and gate.reason == "still none"
 
 
-def test_an_older_chunk_is_refused():
+def test_a_chunk_that_is_not_newer_is_refused():
     gate = started()
     accept(gate, ramp(2, 4))
-    with pytest.raises(UserError, match="not older than 200000000 ns, saw 100000000 ns"):
-        accept(gate, chunk(1, [0.9] * 3))
-    assert target(gate, 2) == [0.1] * 3 and gate.counts["refused"] == 1
-    accept(gate, chunk(2, [0.05] * 3))  # the same tick again is a correction
-    assert target(gate, 2) == [0.05, 0.05, 0.1]  # too late for the finger
+    for tick in (1, 2):  # nor another one of the same tick: at most one a control period
+        with pytest.raises(UserError, match=f"newer than 200000000 ns, saw {tick}00000000 ns"):
+            accept(gate, chunk(tick, [0.9] * 3))
+    assert target(gate, 2) == [0.1] * 3 and gate.counts["refused"] == 2
 
 
 def test_a_chunk_with_nan_is_refused_and_the_old_one_goes_on():
@@ -198,6 +197,84 @@ def test_a_stop_before_the_robot_is_known_has_nothing_to_send():
     assert gate.stop(0) is None and gate.state is GateState.STOPPED
     gate.start(0, np.full(3, 0.25))
     assert target(gate, 1) == [0.25] * 3 and gate.state is GateState.STOPPED
+
+
+def test_what_a_plan_can_not_be_is_refused():
+    gate = started()
+    with pytest.raises(UserError, match="at most 2 control periods ahead of the clock .0 ns."):
+        gate.accept(chunk(3, [0.1] * 3), 0)
+    with pytest.raises(UserError, match="at most 1024 targets, saw 1025"):
+        gate.accept(chunk(0, *[[0.1] * 3] * 1025), 0)
+    assert gate.accept(chunk(2, [0.1] * 3), 0) is not None and gate.counts["refused"] == 2
+
+
+# What the robot itself says
+
+
+def test_after_a_hold_the_arm_goes_on_from_where_it_is_and_the_gripper_from_what_it_presses_on():
+    """Led by hand while it was held; the finger is stopped by what it holds."""
+    gate = started()
+    accept(gate, chunk(0, [0.1, 0.1, 0.4]))
+    target(gate, 0)
+    gate.stop(100 * MS)
+    gate.release()
+    out = gate.accept(chunk(5, [3, 3, 0.8]), 500 * MS, measured=np.array([0.9, -0.7, 0.2]))
+    np.testing.assert_allclose(out.values[0], [0.9 + REACH[0], -0.7 + REACH[1], 0.4 + REACH[2]])
+
+
+def test_while_it_follows_the_measured_joints_do_not_make_it_jump():
+    gate = started()
+    accept(gate, ramp(0, 8))
+    target(gate, 0)
+    out = gate.accept(ramp(1, 3, begin=0.1), 100 * MS, measured=np.array([0.05, 0.02, 0.0]))
+    np.testing.assert_allclose(out.values[0], [0.2] * 3)
+
+
+@pytest.mark.parametrize("how", ["hold", "stop"])
+def test_a_robot_that_is_elsewhere_is_held_there(how):
+    gate = started()
+    accept(gate, ramp(0, 8))
+    near, far = np.array([0.16, 0.13, 0.0]), np.array([0.6, 0.15, 0.0])
+
+    def hold(measured: np.ndarray) -> ActionChunk:
+        if how == "stop":
+            return gate.stop(150 * MS, measured)
+        return gate.hold(150 * MS, "silence", measured)
+
+    np.testing.assert_allclose(hold(near).values, [[0.15, 0.15, 0.0]])  # its servo's own error
+    assert gate.elsewhere(150 * MS, far) and not gate.elsewhere(150 * MS, near)
+    np.testing.assert_allclose(hold(far).values, [[0.6, 0.15, 0.0]])
+
+
+def test_a_joint_that_does_not_follow_is_named_and_a_gripper_may_press():
+    gate = started()
+    assert gate.following_error(0, np.full(3, 9.0)) == ""  # nothing is followed yet
+    accept(gate, ramp(0, 8))
+    assert gate.following_error(400 * MS, np.array([0.0, 0.0, 0.0])) == ""  # 0.4 of 0.5 and 0.75
+    assert gate.following_error(700 * MS, np.array([0.4, -0.1, 0.0])).startswith("elbow does not")
+    assert "shoulder does not follow" in gate.following_error(600 * MS, np.zeros(3))
+
+
+def test_a_clock_that_leaps_leaves_the_robot_where_it_was_last_sent():
+    for leap_ns in (-10_000 * MS, 5_000 * MS):
+        gate = started()
+        gate.start(20_000 * MS, np.zeros(3))
+        gate.accept(ramp(200, 8), 20_000 * MS)
+        before_ns = 20_350 * MS
+        gate.set_clock(before_ns, before_ns + leap_ns)
+        out = gate.stop(before_ns + leap_ns + 30 * MS)
+        np.testing.assert_allclose(out.values[0, :2], [0.35, 0.35])
+        assert gate.ends_before(0)
+
+
+def test_only_what_is_due_soon_is_sent_ahead():
+    gate = started()
+    accept(gate, ramp(0, 8))
+    ahead = gate.ahead(130 * MS, 200 * MS)
+    assert ahead.times_ns.tolist() == [200 * MS, 300 * MS]
+    np.testing.assert_allclose(ahead.values[:, 0], [0.2, 0.3])
+    assert len(gate.ahead(130 * MS, 1).values) == 1  # one at least
+    assert gate.ahead(800 * MS, 200 * MS) is None
 
 
 NUMBERS = st.one_of(
@@ -335,8 +412,8 @@ def test_in_real_time_the_robot_never_moves_faster_than_its_limit(moments):
             stamp_ns = max(now_ns // PERIOD_NS + shift, 0) * PERIOD_NS
             try:
                 new = gate.accept(ActionChunk(stamp_ns, PERIOD_NS, np.array(rows)), now_ns)
-            except UserError:
-                assert shift < 1
+            except UserError as error:
+                assert shift < 1 or "newer than" in str(error)
                 continue
             if new is not None:
                 motors.trajectory(new, now_ns)

@@ -9,9 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from embodied_rl.core.commands import ChunkFollower, CommandLimiter, StateWatch, TrajectoryTrack
+from embodied_rl.core.commands import ChunkFollower, CommandLimiter, TrajectoryTrack
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.measured import StateWatch
 from embodied_rl.core.policy import ActionChunk
 
 BODY, FREE = robot(), robot(workspace=False)

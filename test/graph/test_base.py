@@ -174,7 +174,7 @@ class Driver:
         return found[-1] if found else ""
 
 
-def test_silence_brings_the_base_to_rest_and_an_emergency_stop_does_at_once(probe, processes):
+def test_silence_and_an_emergency_stop_bring_the_base_to_rest_within_its_limits(probe, processes):
     driver = Driver(probe, processes)
     driver.drive_until(1.5, 0.5)
     count = len(driver.sent)
@@ -182,22 +182,24 @@ def test_silence_brings_the_base_to_rest_and_an_emergency_stop_does_at_once(prob
     ramp = driver.told()[count - 1 :, 0]
     assert len(ramp) >= 5 and (np.diff(ramp) >= -0.1 - 1e-9).all(), ramp
     probe.until(lambda: abs(driver.speed()) < 0.05, "rest", 10)
-    # A busy machine adds messages that were under way, but nothing follows the zero.
+    # A busy machine adds messages that were under way, but only zeros follow the zero.
     count, mark = len(driver.sent), time.monotonic()
     probe.until(lambda: time.monotonic() > mark + 0.5, "half a second")
-    assert len(driver.sent) == count, "something was sent after the base stood"
+    assert not driver.told()[count:].any(), "told to move after the base stood"
 
     driver.drive_until(1.5, 0.5)
+    count = len(driver.sent)
     stop = "command_gate_node/emergency_stop"
     assert probe.call(SetBool, stop, SetBool.Request(data=True)).success
     probe.until(lambda: not driver.told()[-1].any(), "zero", 10)
-    told = driver.told()[:, 0]
-    last = int(np.flatnonzero(told)[-1])
-    assert told[last] - told[last + 1] > 0.3, "an emergency stop is no ramp"
+    told = driver.told()[count - 1 :, 0]
+    assert (np.abs(np.diff(told)) <= 0.1 + 1e-9).all(), "braked harder than the limits allow"
+    count = len(driver.sent)
     driver.drive(1.0, 0.0)
     mark = time.monotonic()
     probe.until(lambda: time.monotonic() > mark + 0.5, "half a second")
-    assert not driver.told()[last + 1 :].any(), "driven on while stopped"
+    assert len(driver.sent) > count, "a stop is repeated as long as it is in force"
+    assert not driver.told()[count:].any(), "driven on while stopped"
 
 
 def test_what_must_not_reach_the_base_does_not(probe, processes):
