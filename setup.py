@@ -17,6 +17,7 @@ NODES = (
     "episode_node",
     "lifecycle_node",
     "plan_view_node",
+    "stand_in_node",
     "stl_monitor_node",
 )
 MESSAGES = (

@@ -27,6 +27,7 @@ SLACK = 2.0
 # ... and this share of the range of the dimension, for the noise of the sensor: velocities are
 # noisier than positions, and a blow may change them faster than any command.
 POSITION_NOISE, VELOCITY_NOISE = 1e-3, 5e-2
+READ_NS = 5_000_000  # two arrivals may be dated in the wrong order by so much
 
 
 def measured_by(stream: Stream) -> dict[str, int]:
@@ -140,10 +141,11 @@ class AgreedState(StateWatch):
     def _agree(self, key: str, one: Sample, other: Sample) -> bool:
         stream = self._streams[key]
         apart_ns = other.stamp_ns - one.stamp_ns
-        if not 0 < apart_ns <= stream.max_age_ns + stream.period_ns:
+        if not -READ_NS < apart_ns <= stream.max_age_ns + stream.period_ns:
             return False
         places, rate, noise = self._places[key]
-        reach = SLACK * rate * ((apart_ns + stream.period_ns) / NANOSECONDS) + noise
+        reach_ns = max(apart_ns, 0) + stream.period_ns
+        reach = SLACK * rate * (reach_ns / NANOSECONDS) + noise
         return bool(np.all(np.abs(other.value[places] - one.value[places]) <= reach))
 
     def newest(self) -> np.ndarray | None:

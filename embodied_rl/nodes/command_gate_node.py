@@ -43,6 +43,9 @@ from embodied_rl.nodes.stop_input import StopInput
 from embodied_rl.nodes.subscriber import Subscriber
 
 
+STOP_MATCH_S = 0.1  # a latched stop is heard so soon after its publisher is found
+
+
 class CommandGateNode(Node):
     def __init__(self, stop: Stop):
         super().__init__("command_gate_node")
@@ -74,6 +77,7 @@ class CommandGateNode(Node):
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
         steady = SteadyClock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._match_publishers, clock=steady)
+        self.create_timer(STOP_MATCH_S, self.stop_input.match, clock=steady)
         self._connections = Connections(self)  # after every subscription that it is asked about
         self.get_logger().info(
             f"gate ready for {self.embodiment.name}"
@@ -172,7 +176,7 @@ class CommandGateNode(Node):
         (self.realtime or self.answering).forget("a new episode")
         self.watch.reset(messages.now_ns(self))
         sensors = [sensor.subscription for sensor in self._sensors]
-        ears = [*self._policy_ears, self.stop_input.reliable, *sensors]
+        ears = [*self._policy_ears, self.stop_input.subscription, *sensors]
         needed = []
         if self.answering:
             # in lockstep the run waits for each message of these, and for one that is lost in vain

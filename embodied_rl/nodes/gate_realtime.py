@@ -31,6 +31,7 @@ from embodied_rl.core.publishers import Series
 from embodied_rl.core.stillness import Stillness
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import qos
+from embodied_rl.nodes.connections import DISCOVERY_S
 from embodied_rl.nodes.ros_clock import RosClock
 from embodied_rl.nodes.stop_input import OwnStop
 
@@ -66,7 +67,7 @@ class RealtimeGate:
             for key, command in node.embodiment.commands.items()
         }
         self._stepped_tick_ns = self._sent_tick_ns = self._repeated_ns = 0
-        self._checked_s = self._looked_s = time.monotonic()
+        self._begun_s = self._checked_s = self._looked_s = time.monotonic()
         self.trouble = self.alarm = ""
         now_s = time.monotonic()
         self._alive_s = dict.fromkeys(required_alive, now_s)
@@ -242,7 +243,7 @@ class RealtimeGate:
         """Look for everything that is worth a look once a control period."""
         now_s = self._checked_s = time.monotonic()
         before, self.trouble = self.trouble, self._find_trouble(now_ns, now_s)
-        if self.trouble and self.trouble != before:
+        if self.trouble and self.trouble != before and now_s - self._begun_s > DISCOVERY_S:
             self._node.complain(self.trouble)
         before, self.alarm = self.alarm, ""
         if self._gate.standing:

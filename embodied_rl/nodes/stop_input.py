@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
@@ -19,9 +20,10 @@ from embodied_rl.nodes import qos
 class StopInput:
     """The topic ``emergency_stop`` and the service ``~/emergency_stop``.
 
-    Three subscriptions hear one topic: a reliable one, a best-effort one for publishers that offer
-    no more, and a latched one for what was said before this node was there. A message may come
-    twice or three times; a stop that is in force is not changed by another one.
+    A best-effort subscription hears every publisher. :meth:`match` adds a reliable one and a latched
+    one where publishers offer so much: what is lost on the way is then sent again, and what was
+    said before this node was there is heard. A message may come several times; a stop that is in
+    force is not changed by another one.
 
     Args:
         stop: called with whether the robot is to be stopped or released.
@@ -40,15 +42,27 @@ class StopInput:
     ):
         self._node, self._stop, self._refuse, self._state = node, stop, refuse, state
         self.stopped = False
-        self._subscriptions = [
-            node.create_subscription(Bool, self.TOPIC, self._on_topic, profile)
-            for profile in (qos.COMMANDS, qos.best_effort(10), qos.LATCHED)
-        ]
+        self.subscription = self._subscribe(qos.best_effort(10))
+        # Waiting to be asked for: a subscription that asks for more than a publisher offers is
+        # warned of at both ends.
+        self._better = {"reliable": qos.COMMANDS, "latched": qos.LATCHED}
         node.create_service(SetBool, "~/emergency_stop", self._on_service)
 
-    @property
-    def reliable(self) -> Subscription:
-        return self._subscriptions[0]
+    def _subscribe(self, profile: QoSProfile) -> Subscription:
+        return self._node.create_subscription(Bool, self.TOPIC, self._on_topic, profile)
+
+    def match(self) -> None:
+        """Subscribe the better ways too, once a publisher offers them."""
+        if not self._better or not self._node.count_publishers(self.TOPIC):
+            return
+        topic = self.subscription.topic_name
+        for offer in self._node.get_publishers_info_by_topic(topic):
+            if offer.qos_profile.reliability != ReliabilityPolicy.RELIABLE:
+                continue
+            latched = offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            for kind in ("reliable", *(["latched"] if latched else [])):
+                if kind in self._better:
+                    self._subscribe(self._better.pop(kind))
 
     def _on_topic(self, message: Bool) -> None:
         # With several buttons on one topic, the one that is not pressed must not release another's.

@@ -1,0 +1,344 @@
+"""A stand-in robot, the command gate and a scripted policy over real topics, and an independent
+watcher of every actuator message. Shared by the benchmarks of faults and of stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from embodied_rl.bringup.environment import (
+    child_environment,
+    defaults,
+    private_domain,
+    require_ros,
+    share_file,
+)
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
+from embodied_rl.core.heartbeat import Heartbeat
+from embodied_rl.core.policy import ActionChunk
+
+ARM = "sim_worlds/tabletop/ur5e_2f85.yaml"
+BASE = "sim_worlds/arena/diff_drive.yaml"
+START = {ARM: [-0.271, -1.575, 1.786, -1.782, -1.571, -0.271, 0.1]}  # over the table
+TARGETS, EXECUTE = 8, 4  # of the scripted policy's chunks
+SERVO_S = 0.05  # a joint lags behind its set point by so much of its fastest motion
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One actuator message, as it came to the watcher."""
+
+    at_s: float  # steady clock
+    key: str
+    message: object
+
+
+class ScriptedPolicy:
+    """Moves every joint to and fro, or drives a base, by chunks on the system's clock."""
+
+    def __init__(self, graph: Graph, session: str = "5c417ed0"):
+        from std_msgs.msg import Header
+        from trajectory_msgs.msg import JointTrajectory
+
+        self.graph, self.session = graph, session
+        self.beats, self.chunks = True, True
+        self.refusal = ""
+        self.shift_ns = 0  # of its stamps
+        node = graph.node
+        self._chunk = node.create_publisher(JointTrajectory, "policy/chunk", 10)
+        self._beat = node.create_publisher(Header, "policy/heartbeat", 10)
+        self._newest_ns = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self.graph.until(self._chunk.get_subscription_count, "gate")
+        self.graph.until(self._beat.get_subscription_count, "gate")
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.graph.node.destroy_publisher(self._chunk)
+        self.graph.node.destroy_publisher(self._beat)
+
+    def _run(self) -> None:
+        period_ns = self.graph.embodiment.period_ns
+        tick = 0
+        while not self._ended.wait(period_ns / 2e9):
+            now_ns = time.time_ns() + self.shift_ns
+            due = now_ns // (EXECUTE * period_ns)
+            if due != tick and self.chunks:
+                tick = due
+                self.send_chunk(now_ns // period_ns * period_ns)
+            if self.beats:
+                self.send_beat(now_ns // period_ns * period_ns)
+
+    def send_beat(self, tick_ns: int, text: str | None = None) -> None:
+        from std_msgs.msg import Header
+
+        from embodied_rl.nodes.messages import time_message
+
+        beat = Heartbeat(self.session, self._newest_ns, self.refusal).text()
+        self._beat.publish(
+            Header(stamp=time_message(tick_ns), frame_id=beat if text is None else text)
+        )
+
+    def send_chunk(self, tick_ns: int, values: np.ndarray | None = None) -> None:
+        from embodied_rl.nodes.messages import trajectory
+
+        embodiment = self.graph.embodiment
+        if values is None:
+            values = self.graph.plan(tick_ns, TARGETS)
+        chunk = ActionChunk(tick_ns, embodiment.period_ns, values)
+        names = embodiment.action_names
+        message = trajectory(chunk, names, slice(0, len(names)))
+        message.header.frame_id = self.session
+        self._newest_ns = max(self._newest_ns, tick_ns)
+        self._chunk.publish(message)
+
+
+class Graph:
+    """The processes of one robot, in a domain of their own."""
+
+    def __init__(self, robot: str, text: str | None = None, **stand_in: object):
+        require_ros()
+        self._folder = tempfile.TemporaryDirectory(prefix="faults_")
+        path = share_file(robot)
+        if text is not None:
+            path = Path(self._folder.name) / "robot.yaml"
+            path.write_text(text, encoding="utf-8")
+        self.path = path
+        self.embodiment = Embodiment.load(path)
+        os.environ.update(defaults(local=True))
+        self._domain = private_domain()
+        self._environment = child_environment({"ROS_DOMAIN_ID": str(self._domain)})
+        self.processes: dict[str, subprocess.Popen] = {}
+        if robot in START:
+            stand_in["start"] = f"'{START[robot]}'"  # a text, which YAML would take for a list
+        self.start("stand_in_node", **stand_in)
+        self.start("command_gate_node")
+        self._open()
+
+    def start(self, name: str, **parameters: object) -> None:
+        words = [w for k, v in parameters.items() for w in ("-p", f"{k}:={v}")]
+        log = open(Path(self._folder.name) / f"{name}.log", "a")  # noqa: SIM115 - of the process
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-m", f"embodied_rl.nodes.{name}", "--ros-args"]
+            + ["-p", f"embodiment:={self.path}", *words],
+            env=self._environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def log(self, name: str) -> str:
+        return (Path(self._folder.name) / f"{name}.log").read_text(encoding="utf-8")
+
+    def _open(self) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import Bool, String
+        from trajectory_msgs.msg import JointTrajectory
+
+        from embodied_rl.nodes import messages
+
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=self._domain)
+        self.node = Node("rosbag2_watcher", context=self.context)  # no controller
+        self.sent: deque[Sent] = deque(maxlen=200_000)
+        self.executed: deque[tuple[float, object]] = deque(maxlen=10_000)
+        self.truth: deque[tuple[float, np.ndarray]] = deque(maxlen=20_000)
+        self.status: dict[str, tuple[int, str, dict[str, str]]] = {}
+        for key, command in self.embodiment.commands.items():
+            self.node.create_subscription(
+                messages.MESSAGE_CLASSES[command.type],
+                command.topic,
+                lambda message, key=key: self.sent.append(Sent(time.monotonic(), key, message)),
+                100,
+            )
+        listen = self.node.create_subscription
+        listen(
+            JointTrajectory,
+            "command/executed",
+            lambda m: self.executed.append((time.monotonic(), m)),
+            1000,
+        )
+        listen(
+            JointState,
+            "stand_in/truth",
+            lambda m: self.truth.append((time.monotonic(), np.array(m.position))),
+            100,
+        )
+        listen(DiagnosticArray, "/diagnostics", self._on_status, 100)
+        self._faults = self.node.create_publisher(String, "stand_in/faults", 10)
+        self.stop_topic = self.node.create_publisher(Bool, "emergency_stop", 10)
+        executor = SingleThreadedExecutor(context=self.context)
+        executor.add_node(self.node)
+        self._spinning = threading.Event()
+        self._spinning.set()
+        self._thread = threading.Thread(target=self._spin, args=(executor,), daemon=True)
+        self._thread.start()
+        self.until(self._faults.get_subscription_count, "stand-in")
+        self.until(self.stop_topic.get_subscription_count, "gate")
+        self.until(lambda: self.truth, "state of the stand-in")
+        self._begin = self.truth[-1][1]
+
+    def _spin(self, executor) -> None:
+        while self._spinning.is_set():
+            executor.spin_once(timeout_sec=0.05)
+        executor.shutdown()
+
+    def _on_status(self, array) -> None:
+        for status in array.status:
+            values = {item.key: item.value for item in status.values}
+            level = status.level[0] if isinstance(status.level, bytes) else int(status.level)
+            self.status[status.name] = (level, status.message, values)
+
+    def until(self, condition, what: str, seconds: float = 30.0):
+        deadline_s = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"no {what} within {seconds:g} s")
+            time.sleep(0.002)
+        return value
+
+    def faults(self, **given: object) -> None:
+        """Set what is the matter with the robot; nothing given makes it whole."""
+        from std_msgs.msg import String
+
+        self._faults.publish(String(data=yaml.safe_dump(given) if given else ""))
+
+    def emergency_stop(self, wanted: bool) -> None:
+        from std_msgs.msg import Bool
+
+        self.stop_topic.publish(Bool(data=wanted))
+
+    def call(self, name: str, kind=None, seconds: float = 10.0, **fields: object):
+        from std_srvs.srv import Trigger
+
+        kind = kind or Trigger
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready, f"service {name}", seconds)
+        future = client.call_async(kind.Request(**fields))
+        self.until(future.done, f"answer of {name}", seconds)
+        return future.result()
+
+    def report(self) -> dict:
+        return yaml.safe_load(self.call("stand_in_node/report").message)
+
+    def plan(self, tick_ns: int, count: int) -> np.ndarray:
+        """Targets ``(count, A)`` of a motion that is well within the limits."""
+        lower, upper, rate = self.embodiment.limits()
+        times_s = (tick_ns + self.embodiment.period_ns * np.arange(1, count + 1)) % (60 * 10**9)
+        wave = np.sin(2 * np.pi * times_s / 3e9)[:, None]
+        if self.embodiment.velocities.any():
+            return np.clip(0.4 * upper * (1 + 0.3 * wave), lower, upper)
+        room = np.minimum(upper - self._begin, self._begin - lower)
+        return self._begin + np.minimum(0.05 * rate, room) * wave
+
+    def following(self) -> bool:
+        return bool(self.executed) and len(self.executed[-1][1].points) > 1
+
+    def state(self) -> str:
+        return self.status.get("command_gate_node", (0, "", {}))[1]
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self.processes[name].send_signal(number)
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGINT)
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._spinning.clear()
+        self._thread.join()
+        import rclpy
+
+        rclpy.shutdown(context=self.context)
+        self._folder.cleanup()
+
+
+def unsafe(graph: Graph, since_s: float, until_s: float) -> list[str]:
+    """What no actuator may be told, by its limits alone; none of the gate's code is used.
+
+    A trajectory: finite, within range (or on the way back), no two points faster than the joint may
+    move, and the first one within reach of where the joint is. A velocity: finite, in range, and
+    not further from the one before than the acceleration allows; after half a second of silence a
+    base stands.
+    """
+    embodiment = graph.embodiment
+    lower, upper, rate = embodiment.limits()
+    slices = embodiment.slices()
+    truth = list(graph.truth)
+    times = np.array([at for at, _ in truth])
+    found, last = [], {}
+    for sent in list(graph.sent):
+        part, command = slices[sent.key], embodiment.commands[sent.key]
+        low, high, fast = lower[part], upper[part], rate[part]
+        values, after_s = _targets(sent.message, command)
+        where = f"{command.topic} {sent.at_s - since_s:+.3f} s"
+        at_s, before, before_s = sent.at_s, *last.get(sent.key, (None, 0.0))
+        last[sent.key] = (values[-1], at_s)
+        if not since_s <= at_s <= until_s:
+            continue
+        if not np.all(np.isfinite(values)):
+            found.append(f"{where}: not finite")
+            continue
+        place = min(max(int(np.searchsorted(times, at_s)) - 1, 0), len(truth) - 1)
+        is_at = truth[place][1][part]
+        outside = (values < np.minimum(low, is_at) - ROUNDING) | (
+            values > np.maximum(high, is_at) + ROUNDING
+        )
+        if outside.any():
+            found.append(f"{where}: out of range {values[outside][0]:.3f}")
+        period_s = embodiment.period_ns / 1e9
+        if command.type == JOINT_TRAJECTORY:
+            steps = np.abs(np.diff(values, axis=0)) / np.diff(after_s)[:, None]
+            if (steps > fast * 1.001 + ROUNDING).any():
+                found.append(f"{where}: points faster than the limit, {steps.max():.2f}")
+            reach = fast * (max(after_s[0], period_s) + SERVO_S)
+            if (np.abs(values[0] - is_at) > reach + ROUNDING).any():
+                off = np.abs(values[0] - is_at).max()
+                found.append(f"{where}: first point {off:.3f} from the joint")
+        elif command.velocity:
+            if before is None or at_s - before_s > 0.5:
+                before, before_s = np.zeros_like(values[0]), at_s - period_s
+            reach = fast * max(at_s - before_s + 0.3 * period_s, period_s)
+            if (np.abs(values[0] - before) > reach + 1e-3).any():
+                found.append(f"{where}: velocity changes by {np.abs(values[0] - before).max():.2f}")
+    return found
+
+
+def _targets(message, command) -> tuple[np.ndarray, np.ndarray]:
+    """Targets ``(T, n)`` and after how long they are due ``(T,)`` in seconds from the arrival."""
+    if command.type == JOINT_TRAJECTORY:
+        place = [list(message.joint_names).index(name) for name in command.names]
+        values = np.array([point.positions for point in message.points])[:, place]
+        starts = [point.time_from_start for point in message.points]
+        return values, np.array([s.sec + s.nanosec / 1e9 for s in starts])
+    if command.velocity:
+        twist = getattr(message, "twist", message)
+        parts = [name.split("_") for name in command.names]
+        return np.array([[getattr(getattr(twist, p), axis) for p, axis in parts]]), np.zeros(1)
+    return np.array([list(message.data)]), np.zeros(1)
