@@ -61,6 +61,7 @@ class CommandGate:
         self._limiter = CommandLimiter(self._embodiment)
         self._chunk: ActionChunk | None = None
         self._given_ns = 0  # up to here it has been said where the robot goes
+        self._there_ns = 0  # when joints that are held elsewhere than they were sent may be there
         if self.state is not GateState.STOPPED:
             self.state, self.reason = GateState.WAITING, ""
 
@@ -129,16 +130,41 @@ class CommandGate:
         """Whether the chunk in force has run out by a time."""
         return self._chunk is None or self._chunk.end_ns <= time_ns
 
-    def ahead(self, now_ns: int, ahead_ns: int) -> ActionChunk | None:
+    def ahead(
+        self, now_ns: int, ahead_ns: int, measured: np.ndarray | None = None, measured_ns: int = 0
+    ) -> ActionChunk | None:
         """The targets of the chunk in force that are due after ``now_ns`` and within ``ahead_ns``,
-        at least one; None when all have passed."""
+        at least one; None when all have passed.
+
+        One that is due in less than half a period is left out if others follow: a controller goes
+        from where the joint is, a little behind, and would have to make up for that in no time.
+        For the same reason no target is further from the joints ``measured (A,)`` at a time than
+        they may move until it is due.
+        """
         if self._chunk is None:
             return None
-        rest = self._chunk.after(now_ns)
+        rest = self._chunk.after(now_ns + self._period_ns // 2)
+        if not len(rest.values):
+            rest = self._chunk.after(now_ns)
         if not len(rest.values):
             return None
         count = max(1, int(np.count_nonzero(rest.times_ns <= now_ns + ahead_ns)))
-        return ActionChunk(rest.stamp_ns, rest.period_ns, rest.values[:count])
+        values = rest.values[:count]
+        if measured is not None:
+            values = self._within_reach(values, rest.times_ns, measured, measured_ns)
+        return ActionChunk(rest.stamp_ns, rest.period_ns, values)
+
+    def _within_reach(
+        self, values: np.ndarray, times_ns: np.ndarray, measured: np.ndarray, since_ns: int
+    ) -> np.ndarray:
+        """Targets ``(T, A)`` that the joints can reach at their times from where they are."""
+        found, here = np.empty_like(values), measured
+        for i, wanted in enumerate(values):
+            reach = self._rate * max(int(times_ns[i]) - since_ns, 0) / NANOSECONDS
+            near = np.clip(wanted, here - reach, here + reach)
+            found[i] = here = np.where(self._bounds < np.inf, near, wanted)
+            since_ns = int(times_ns[i])
+        return found
 
     def next_target(self, tick_ns: int) -> ActionChunk:
         """The one target of the control period that begins at ``tick_ns``; a hold if there is none.
@@ -165,6 +191,14 @@ class CommandGate:
             self._follow_if_elsewhere(time_ns, measured)
         return self._told(time_ns, self._limiter.rest(time_ns, self._given_ns))
 
+    def come_to(self, reason: str) -> None:
+        """Hold, but no longer know where the robot is: until :meth:`start` nothing is said."""
+        was = self.state
+        self.reset()
+        if was is not GateState.STOPPED:
+            self.counts["holds"] += was is GateState.FOLLOWING
+            self.state, self.reason = GateState.HOLDING, reason
+
     def stop(self, time_ns: int, measured: np.ndarray | None = None) -> ActionChunk | None:
         """Emergency stop, until :meth:`release`. None when it has never known the robot."""
         if self.state is not GateState.STOPPED:
@@ -185,7 +219,7 @@ class CommandGate:
         if self.started:
             still = self._limiter.still(before_ns, max(before_ns, self._given_ns))
             self._limiter.reset(now_ns, still)
-        self._chunk, self._given_ns = None, 0
+        self._chunk, self._given_ns, self._there_ns = None, 0, 0
 
     def following_error(self, stamp_ns: int, measured: np.ndarray) -> str:
         """Why the robot counts as not following, in one line, or nothing.
@@ -215,10 +249,17 @@ class CommandGate:
         """Where the robot was last sent ``(A,)``. Needs :meth:`start`."""
         return self._limiter.still(time_ns, self._given_ns)
 
-    def way_ns(self, time_ns: int, measured: np.ndarray) -> int:
-        """How long the joints need from where they are to where they are held, within limits."""
-        gap = np.abs(measured - self._limiter.still(time_ns, self._given_ns))
-        gap = np.where(self._embodiment.velocities, 0.0, gap)
+    def way_ns(self, time_ns: int, measured: np.ndarray | None) -> int:
+        """How long the joints need to where they are held, within limits: from where they are
+        measured and, for sensors may lie, from where they were commanded before."""
+        way_ns = max(self._there_ns - time_ns, 0)
+        if measured is not None:
+            way_ns = max(way_ns, self._between(measured, self.held(time_ns)))
+        return way_ns
+
+    def _between(self, one: np.ndarray, other: np.ndarray) -> int:
+        """Time that the joints need from one place to another at their fastest, nanoseconds."""
+        gap = np.where(self._embodiment.velocities, 0.0, np.abs(one - other))
         return int(np.max(gap / self._rate) * NANOSECONDS)
 
     def _follow_if_elsewhere(self, time_ns: int, measured: np.ndarray) -> None:
@@ -229,7 +270,9 @@ class CommandGate:
         """Go on from the measured value of the dimensions ``which (A,)``; the others keep theirs,
         such as a gripper that presses on what it holds."""
         still = self._limiter.still(time_ns, self._given_ns)
-        self._limiter.reset(time_ns, np.where(which, measured, still))
+        there = np.where(which, measured, still)
+        self._there_ns = max(self._there_ns, time_ns + self._between(still, there))
+        self._limiter.reset(time_ns, there)
 
     def _check(self, chunk: ActionChunk, now_ns: int) -> None:
         if len(chunk.values) > LONGEST_CHUNK:

@@ -100,8 +100,11 @@ class AgreedState(StateWatch):
 
     A sample is believed when it agrees with the last one that was believed, or with the one right
     before it, and only then shown to the rest of :class:`StateWatch`. So the state starts with the
-    second sample, a glitch is passed over, and a robot that really is elsewhere is found with its
-    second sample there.
+    second sample, and a glitch is passed over.
+
+    No joint gets from one place to another between two samples. Where its sensor says so, and goes
+    on saying so, the stream is not believed any more (:attr:`leapt`) until it tells the old place
+    again, or :meth:`reset` says that the new one is true.
     """
 
     def __init__(self, embodiment: Embodiment):
@@ -117,11 +120,18 @@ class AgreedState(StateWatch):
         self._streams = embodiment.require(self.keys)
         self._last: dict[str, Sample] = {}
         self._believed: dict[str, deque[Sample]] = {key: deque(maxlen=2) for key in self.keys}
+        self._positions = {
+            key: not np.any(embodiment.velocities[[i for i, n in enumerate(self._names)
+                                                   if self._source[n][0] == key]])
+            for key in self.keys
+        }  # fmt: skip
+        self.leapt: set[str] = set()
         self.doubted = 0
 
     def reset(self, start_ns: int) -> None:
         super().reset(start_ns)
         self._last.clear()
+        self.leapt.clear()
         for samples in self._believed.values():
             samples.clear()
 
@@ -129,24 +139,43 @@ class AgreedState(StateWatch):
         """As :meth:`StateWatch.add`; None for a sample that no other one agrees with so far."""
         before, self._last[key] = self._last.get(key), sample
         believed = self._believed[key]
-        if not any(
-            other is not None and self._agree(key, other, sample)
-            for other in (believed[-1] if believed else None, before)
-        ):
-            self.doubted += before is not None
-            return None
+        last = believed[-1] if believed else None
+        if key in self.leapt:
+            if last is None or not self._near(key, last, sample):
+                self.doubted += 1
+                return None
+            self.leapt.discard(key)
+        elif last is None or not self._agree(key, last, sample):
+            if before is None or not self._agree(key, before, sample):
+                self.doubted += before is not None
+                return None
+            if last is not None and self._follows(key, last, sample) and self._positions[key]:
+                self.leapt.add(key)
+                self.doubted += 1
+                return None
         believed.append(sample)
         return super().add(key, sample)
 
-    def _agree(self, key: str, one: Sample, other: Sample) -> bool:
+    def _follows(self, key: str, one: Sample, other: Sample) -> bool:
+        """Whether no more time lies between two samples than between samples of the stream."""
         stream = self._streams[key]
         apart_ns = other.stamp_ns - one.stamp_ns
-        if not -READ_NS < apart_ns <= stream.max_age_ns + stream.period_ns:
+        return -READ_NS < apart_ns <= stream.max_age_ns + stream.period_ns
+
+    def _agree(self, key: str, one: Sample, other: Sample) -> bool:
+        if not self._follows(key, one, other):
             return False
+        return self._within(key, one, other, max(other.stamp_ns - one.stamp_ns, 0))
+
+    def _near(self, key: str, one: Sample, other: Sample) -> bool:
+        """Whether two samples tell the same place, however much time lies between them."""
+        return self._within(key, one, other, self._streams[key].max_age_ns)
+
+    def _within(self, key: str, one: Sample, other: Sample, apart_ns: int) -> bool:
         places, rate, noise = self._places[key]
-        reach_ns = max(apart_ns, 0) + stream.period_ns
-        reach = SLACK * rate * (reach_ns / NANOSECONDS) + noise
-        return bool(np.all(np.abs(other.value[places] - one.value[places]) <= reach))
+        reach_s = (apart_ns + self._streams[key].period_ns) / NANOSECONDS
+        gap = np.abs(other.value[places] - one.value[places])
+        return bool(np.all(gap <= SLACK * rate * reach_s + noise))
 
     def newest(self) -> np.ndarray | None:
         """Newest believed value of every dimension ``(A,)``; None where one was never believed."""

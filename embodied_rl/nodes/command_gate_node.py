@@ -42,7 +42,6 @@ from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.nodes.stop_input import StopInput
 from embodied_rl.nodes.subscriber import Subscriber
 
-
 STOP_MATCH_S = 0.1  # a latched stop is heard so soon after its publisher is found
 
 

@@ -45,6 +45,7 @@ CHECKS_PER_PERIOD = 10
 CLOCKS_APART_NS = 200_000_000  # a sensor's clock against ours, its way here included
 STALLED_PERIODS = 3  # without a look at the timer: the process itself stood still
 ALIVE_S = 1.0  # a required node is heard at least so often
+BLIND_S = 1.0  # so long a hold is repeated to a robot that is not measured any more
 REPEAT_NS = 20_000_000  # a hold is not repeated faster than this
 CLOSING_S = 8.0  # most that the last ramp may take
 
@@ -66,7 +67,9 @@ class RealtimeGate:
             key: max(2 * self._period_ns, round(command.send_ahead_s * NANOSECONDS))
             for key, command in node.embodiment.commands.items()
         }
-        self._stepped_tick_ns = self._sent_tick_ns = self._repeated_ns = 0
+        self._stepped_tick_ns = self._repeated_ns = 0
+        self._sent = (0, 0)  # control tick and chunk of the last trajectories
+        self._stands_since_s = 0.0
         self._begun_s = self._checked_s = self._looked_s = time.monotonic()
         self.trouble = self.alarm = ""
         now_s = time.monotonic()
@@ -129,14 +132,17 @@ class RealtimeGate:
             return
         if self._gate.standing:
             self._still.saw(time.monotonic(), measured)
-        stamp_ns = min(self.watch.stamp_ns(key) for key in self.watch.keys)
-        error = self._gate.following_error(stamp_ns, measured)
+        error = self._gate.following_error(self._measured_ns(), measured)
         if error:
             self._hold(now_ns, error)
 
+    def _measured_ns(self) -> int:
+        """Since when every part of the measured state is known."""
+        return min(self.watch.stamp_ns(key) for key in self.watch.keys)
+
     def on_chunk(self, chunk: ActionChunk) -> None:
         now_ns = self._now()
-        self._check(now_ns)
+        self._check()
         try:
             reason = self.trouble or self._node.policy.refusal
             if reason:
@@ -162,9 +168,10 @@ class RealtimeGate:
         now_ns = self._now()
         if not wanted:
             self._own_stop.end()
+            self.watch.reset(now_ns)  # whoever releases a stop has looked at the robot
             return
         self._own_stop.begin()
-        measured = self.watch.newest()
+        measured = self._fresh(now_ns)
         if not self._gate.started and measured is not None:
             self._gate.start_from_rest(now_ns, measured)
         still = self._gate.stop(now_ns, measured)
@@ -191,7 +198,7 @@ class RealtimeGate:
         if leap_ns:
             self._gate.set_clock(self._clock.before_ns, now_ns)
             self._clock.settle(now_ns)
-            self._stepped_tick_ns = self._sent_tick_ns = self._repeated_ns = 0
+            self._stepped_tick_ns = self._repeated_ns = 0
             self._stamps.clear()
             self.watch.reset(now_ns)
             if self._gate.state is GateState.FOLLOWING or self._gate.moving:
@@ -205,7 +212,7 @@ class RealtimeGate:
         if stalled_s * 1e9 > STALLED_PERIODS * self._period_ns:
             self._after_a_stall(now_ns, stalled_s)
         if now_s - self._checked_s >= self._period_ns / 1e9:
-            self._check(now_ns)
+            self._check()
         if self._gate.state is GateState.FOLLOWING:
             reason = self._reason_to_hold(now_ns, now_s)
             if reason:
@@ -219,13 +226,11 @@ class RealtimeGate:
     def _after_a_stall(self, now_ns: int, stalled_s: float) -> None:
         """The controllers have carried out all they had, and a base has stopped by itself: what was
         in force before must not go on."""
-        if not self._gate.started:
-            return
-        was = self._gate.state
-        self._gate.reset()
-        if was is GateState.FOLLOWING:
-            self._node.announce(f"holding: the gate itself stood still for {stalled_s:.1f} s")
-        self.watch.reset(now_ns)
+        if self._gate.started:
+            self._gate.come_to(f"the gate itself stood still for {stalled_s:.1f} s")
+            self.watch.reset(now_ns)
+            self._begin_to_stand(now_ns)
+            self._node.announce(f"holding: {self._gate.reason}")
 
     def _reason_to_hold(self, now_ns: int, now_s: float) -> str:
         silent_s = self._node.policy.silent_s(now_s)
@@ -237,12 +242,14 @@ class RealtimeGate:
             # Between the end of one chunk and the arrival of the next the robot keeps its last
             # target; a whole period later nothing is coming any more.
             return "the chunk has run out"
+        if stale := self._stale(now_ns):
+            return f"{stale.topic}: no sound sample of '{stale.key}' within {stale.max_age_s:g} s"
         return self.trouble
 
-    def _check(self, now_ns: int) -> None:
+    def _check(self) -> None:
         """Look for everything that is worth a look once a control period."""
         now_s = self._checked_s = time.monotonic()
-        before, self.trouble = self.trouble, self._find_trouble(now_ns, now_s)
+        before, self.trouble = self.trouble, self._find_trouble(now_s)
         if self.trouble and self.trouble != before and now_s - self._begun_s > DISCOVERY_S:
             self._node.complain(self.trouble)
         before, self.alarm = self.alarm, ""
@@ -252,34 +259,40 @@ class RealtimeGate:
         if self.alarm and self.alarm != before:
             self._node.complain(self.alarm)
 
-    def _find_trouble(self, now_ns: int, now_s: float) -> str:
+    def _find_trouble(self, now_s: float) -> str:
         for topic, heard_s in self._alive_s.items():
             if now_s - heard_s > ALIVE_S:
                 return f"nothing on {topic} for more than {ALIVE_S:g} s: has its node ended?"
         for key in self.watch.keys:
+            topic = self._streams[key].topic
             if self._series[key].mixed(now_s):
-                stream = self._streams[key]
-                return f"{stream.topic}: two publishers tell the same joints ('{key}')"
-        trouble = self._output.trouble()
-        if trouble or self._gate.state is not GateState.FOLLOWING:
-            return trouble
+                return f"{topic}: two publishers tell the same joints ('{key}')"
+            if key in self.watch.leapt:
+                return (
+                    f"{topic}: '{key}' tells another place from one sample to the next, which no "
+                    "joint can reach; if it is true, call command_gate_node/reset_episode"
+                )
+        return self._output.trouble()
+
+    def _stale(self, now_ns: int) -> Stream | None:
+        """A stream whose newest believed sample is too old."""
         for key in self.watch.keys:
             stream = self._streams[key]
             if now_ns - self.watch.stamp_ns(key) > stream.max_age_ns + stream.period_ns:
-                return f"{stream.topic}: no sound sample of '{key}' within {stream.max_age_s:g} s"
-        return ""
+                return stream
+        return None
 
     # What goes out
 
     def _send_ahead(self, now_ns: int) -> None:
         """Once a control period: the next targets of controllers that follow trajectories."""
-        tick_ns = now_ns // self._period_ns
-        chunk_ns = self._gate.chunk_stamp_ns
-        if (tick_ns, chunk_ns) == self._sent_tick_ns:
+        sent = (now_ns // self._period_ns, self._gate.chunk_stamp_ns)
+        if sent == self._sent:
             return
-        self._sent_tick_ns = (tick_ns, chunk_ns)
+        self._sent = sent
+        measured, measured_ns = self._fresh(now_ns), self._measured_ns()
         for key in self._output.trajectories:
-            ahead = self._gate.ahead(now_ns, self._ahead_ns[key])
+            ahead = self._gate.ahead(now_ns, self._ahead_ns[key], measured, measured_ns)
             if ahead is not None:
                 self._output.send_from_now(ahead, now_ns, [key])
 
@@ -298,12 +311,12 @@ class RealtimeGate:
     def _hold(self, now_ns: int, reason: str) -> None:
         if not self._gate.started:
             return
-        self._node.record(self._gate.hold(now_ns, reason, self.watch.newest()))
+        self._node.record(self._gate.hold(now_ns, reason, self._fresh(now_ns)))
         self._begin_to_stand(now_ns)
         self._node.announce(f"holding: {reason}")
 
     def _begin_to_stand(self, now_ns: int) -> None:
-        now_s = time.monotonic()
+        now_s = self._stands_since_s = time.monotonic()
         self._still.begin(now_s)
         self._repeated_ns = 0
         if self._gate.started:
@@ -316,11 +329,15 @@ class RealtimeGate:
         stopped = self._gate.state is GateState.STOPPED
         if stopped:
             self._own_stop.call(now_s)
-        measured = self.watch.newest()
+        measured = self._fresh(now_ns)
+        if measured is None and (
+            not self._gate.started or now_s - self._stands_since_s > BLIND_S or self.trouble
+        ):
+            # A robot that comes back after a while may be anywhere: first it has to be seen.
+            return
         if not self._gate.started:
-            if measured is None:
-                return
             self._gate.start_from_rest(now_ns, measured)
+            self._node.record(self._gate.hold(now_ns, self._gate.reason, measured))
         if self._gate.moving:
             self._step(now_ns)
         elif self._still.confirmed and not stopped:
@@ -333,10 +350,14 @@ class RealtimeGate:
             self._node.record(self._gate.hold(now_ns, self._gate.reason, measured))
         self._send_hold(now_ns, measured)
 
+    def _fresh(self, now_ns: int) -> np.ndarray | None:
+        """The measured state, if every part of it is."""
+        return None if self._stale(now_ns) else self.watch.newest()
+
     def _send_hold(self, now_ns: int, measured: np.ndarray | None) -> None:
         """Where the joints stay, to be reached within their limits; what takes one target a period
         is told it with every repetition."""
-        way_ns = self._gate.way_ns(now_ns, measured) if measured is not None else 0
+        way_ns = self._gate.way_ns(now_ns, measured)
         target = self._gate.held(now_ns)
         hold = ActionChunk(now_ns, max(self._period_ns, way_ns), target[None])
         self._output.send_from_now(hold, now_ns, self._output.trajectories)
@@ -364,7 +385,7 @@ class RealtimeGate:
     def _stand_at_the_end(self, now_ns: int) -> None:
         if self._gate.moving:
             self._step(now_ns)
-        self._send_hold(now_ns, self.watch.newest())
+        self._send_hold(now_ns, None)
 
     def figures(self) -> dict[str, object]:
         """For the diagnostics."""

@@ -20,7 +20,7 @@ from embodied_rl.nodes import qos
 class StopInput:
     """The topic ``emergency_stop`` and the service ``~/emergency_stop``.
 
-    A best-effort subscription hears every publisher. :meth:`match` adds a reliable one and a latched
+    A best-effort subscription hears every publisher. :meth:`match` adds a reliable and a latched
     one where publishers offer so much: what is lost on the way is then sent again, and what was
     said before this node was there is heard. A message may come several times; a stop that is in
     force is not changed by another one.

@@ -273,6 +273,12 @@ def test_only_what_is_due_soon_is_sent_ahead():
     ahead = gate.ahead(130 * MS, 200 * MS)
     assert ahead.times_ns.tolist() == [200 * MS, 300 * MS]
     np.testing.assert_allclose(ahead.values[:, 0], [0.2, 0.3])
+    late = gate.ahead(170 * MS, 200 * MS)  # the one that is due in 30 ms is left out
+    assert late.times_ns.tolist() == [300 * MS]
+    lagging = gate.ahead(130 * MS, 200 * MS, np.array([-0.1, 0.1, 0.0]), 120 * MS)
+    np.testing.assert_allclose(lagging.values[:, 0], [-0.1 + 2 * 0.08, -0.1 + 2 * 0.18])
+    np.testing.assert_allclose(lagging.values[:, 1], [0.2, 0.3])
+    np.testing.assert_allclose(lagging.values[:, 2], [0.2, 0.3])  # a finger may press
     assert len(gate.ahead(130 * MS, 1).values) == 1  # one at least
     assert gate.ahead(800 * MS, 200 * MS) is None
 
