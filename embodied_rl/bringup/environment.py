@@ -99,8 +99,8 @@ def private_domain() -> int:
     raise UserError(f"ROS_DOMAIN_ID: expected a free one of {_DOMAINS}, saw all of them taken")
 
 
-def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment of a child that runs this interpreter.
+def child_environment(extra: Mapping[str, str], prefix: str | Path = sys.prefix) -> dict[str, str]:
+    """Returns the environment of a child that runs the interpreter installed below `prefix`.
 
     The ROS wheels set LD_LIBRARY_PATH by executing Python once more, and mark that they did. A
     mark left by the interpreter of another environment would make ours skip that step, so the mark
@@ -109,7 +109,7 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     environment = {**os.environ, **extra}
     paths = [p for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
     wheels = [p for p in paths if "site-packages/ros_" in p]
-    foreign = [p for p in wheels if not Path(p).is_relative_to(sys.prefix)]
+    foreign = [p for p in wheels if not Path(p).is_relative_to(prefix)]
     if foreign:
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(p for p in paths if p not in foreign)
     if foreign or not wheels:

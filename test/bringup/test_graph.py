@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from embodied_rl.bringup import environment, graph
+from embodied_rl.bringup import environment, graph, worlds
 from embodied_rl.bringup.graph import Role, build
 from embodied_rl.bringup.runner import command_of, parameter_text
 from embodied_rl.core.embodiment import Embodiment
@@ -18,7 +18,7 @@ from embodied_rl.core.errors import UserError
 
 @pytest.fixture
 def robot_file() -> str:
-    return str(environment.share_file(graph.WORLD_EMBODIMENT["tabletop"]))
+    return str(environment.share_file(worlds.WORLD_EMBODIMENT["tabletop"]))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_specification_is_the_task_of_simulator_and_policy(tmp_path):
     built = build("sim", arena | {"spec": str(own), "policy": "tgpo", "cameras": "none"})
     assert built.nodes[0].parameters["task"] == str(own)
     assert built.nodes[0].parameters["cameras"] == "none"
-    embodiment = str(environment.share_file(graph.WORLD_EMBODIMENT["arena"]))
+    embodiment = str(environment.share_file(worlds.WORLD_EMBODIMENT["arena"]))
     robot = {"embodiment": embodiment, "policy": "tgpo", "spec": str(own)}
     by_name = {node.name: node for node in build("robot", robot).nodes}
     assert by_name["policy_node"].parameters["task"] == str(own)
@@ -252,7 +252,7 @@ def test_a_mistake_in_the_embodiment_file_is_named_before_anything_starts(tmp_pa
 
 
 def test_tgpo_stands_for_the_model_of_the_robots_kind(robot_file, monkeypatch, tmp_path):
-    arena = Embodiment.load(environment.share_file(graph.WORLD_EMBODIMENT["arena"]))
+    arena = Embodiment.load(environment.share_file(worlds.WORLD_EMBODIMENT["arena"]))
     assert graph.find_policy("tgpo", arena).endswith("models/tgpo_unicycle")
     spec = {"spec": "unicycle_02"}
     with pytest.raises(UserError, match="task, spec: expected one of them"):
@@ -277,7 +277,7 @@ def test_relic_stands_for_the_model_of_the_robots_homes(robot_file, monkeypatch,
     told = sim["sim_node"].parameters
     assert (told["task"], told["cameras"], told["mode"]) == ("find_object", "front", "lockstep")
     assert "plan_view_node" not in sim and sim["episode_node"].parameters["pictures"] is False
-    home_base = {"embodiment": str(environment.share_file(graph.WORLD_EMBODIMENT["apartment"]))}
+    home_base = {"embodiment": str(environment.share_file(worlds.WORLD_EMBODIMENT["apartment"]))}
     robot = {node.name: node for node in build("robot", home_base | {"policy": "relic"}).nodes}
     assert robot["policy_node"].parameters["policy"] == str(shipped)
     with pytest.raises(UserError, match="one of home_base, saw ur5e_2f85"):
@@ -311,15 +311,15 @@ def test_policies_by_name_and_by_folder(checkpoint, monkeypatch, tmp_path):
 def test_the_tables_here_are_the_simulators(robot_file):
     """The names are repeated in the graph so that a help text does not load MuJoCo."""
     registry = pytest.importorskip("embodied_rl.sim.registry")
-    assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(graph.CAMERAS)
+    assert set(worlds.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(worlds.CAMERAS)
     named = {*registry.TASKS, registry.FIND_OBJECT}
     assert {name: registry.world_of(name) for name in named} == {
-        name: world for world, tasks in graph.TASKS.items() for name in tasks
+        name: world for world, tasks in worlds.TASKS.items() for name in tasks
     }
     assert set(graph.DEFAULT_POLICY) == set(registry.WORLDS)
     for name, world in registry.WORLDS.items():
-        assert graph.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
-        assert set(graph.CAMERAS[name]) == set(world.cameras)
+        assert worlds.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
+        assert set(worlds.CAMERAS[name]) == set(world.cameras)
 
 
 def test_the_profile_is_set_unless_the_user_has_one(monkeypatch):
