@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -57,6 +58,14 @@ def die_with_launcher(number: signal.Signals = signal.SIGTERM) -> None:
     if text.isdigit():
         with contextlib.suppress(OverflowError):  # no process has such a number
             die_with(int(text), number)
+
+
+def start_worker() -> None:
+    """What a process of a pool does first (``initializer``): it has nothing to save, and a pool
+    whose owner was killed never tells its workers to end."""
+    owner = multiprocessing.parent_process()
+    if owner is not None and owner.pid is not None:
+        die_with(owner.pid, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:
