@@ -37,6 +37,7 @@ class Child:
         )
         self.pipe = self._process.stdout
         self._rest = b""
+        self._interrupted = False  # a second one would look like an impatient user's
         if self.pipe is not None:
             os.set_blocking(self.pipe.fileno(), False)
 
@@ -74,6 +75,7 @@ class Child:
         """Sends a signal to the process itself, not to what it started."""
         if self.exit_code is None:
             self._process.send_signal(number)
+            self._interrupted |= number == signal.SIGINT
 
     def kill_group(self) -> None:
         """Kills whatever is left of its session, grandchildren included."""
@@ -98,7 +100,8 @@ class Child:
             if self.exit_code is not None:
                 break
             needed = number.name
-            self.send(number)
+            if number != signal.SIGINT or not self._interrupted:
+                self.send(number)
             deadline = time.monotonic() + patience_s
             while self.exit_code is None and time.monotonic() < deadline:
                 pump(0.05)

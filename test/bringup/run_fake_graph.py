@@ -1,6 +1,7 @@
 """Runs a fake graph in a process of its own, so that tests can interrupt or kill the runner.
 
-Usage: run_fake_graph.py JOURNAL NAME:BEHAVIOUR:MOMENT:STAGE:ROLE[:first] ... ; exit code is the runner's.
+Usage: run_fake_graph.py JOURNAL NAME:BEHAVIOUR:MOMENT:STAGE:ROLE[:first] ...
+The exit code is the runner's.
 """
 
 from __future__ import annotations
