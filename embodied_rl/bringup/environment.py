@@ -15,6 +15,10 @@ from embodied_rl.core.errors import UserError
 
 PACKAGE = "embodied_rl"
 PROFILE = "config/fastdds_profile.xml"
+LOCAL_PROFILE = "config/fastdds_local_profile.xml"
+# The first is the name since Fast DDS 3 (Kilted), which warns of the second.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_BEFORE_DISCOVERY_RANGE = ("foxy", "galactic", "humble")
 ROS_ADVICE = "make setup installs the wheels; or source /opt/ros/<distro>/setup.bash first"
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports meet the system's own
 _claims: list[TextIO] = []
@@ -61,21 +65,31 @@ def defaults(local: bool) -> dict[str, str]:
     """Returns the variables a graph sets unless the user has set them.
 
     Args:
-        local: keep discovery on this machine (a simulation must not meet a robot on the network).
+        local: speak and listen on this machine only (a simulation must not meet a robot on the
+            network), unless the user has opened it with one of ROS's own variables.
     """
+    local = local and not _opened()
     wanted = {
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
         # small networks, once a tick: more threads only steal cores from the simulator
         "OMP_NUM_THREADS": "1",
         "MUJOCO_GL": "egl",
         "PYTHONUNBUFFERED": "1",
     }
-    if local:
+    if local and os.environ.get("ROS_DISTRO") in _BEFORE_DISCOVERY_RANGE:
+        wanted["ROS_LOCALHOST_ONLY"] = "1"
+    elif local:
         wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if "FASTDDS_DEFAULT_PROFILES_FILE" in os.environ:  # the newer name of the same variable
-        del wanted["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        profile = str(share_file(LOCAL_PROFILE if local else PROFILE))
+        wanted |= dict.fromkeys(PROFILE_VARIABLES, profile)
     return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def _opened() -> bool:
+    """Whether the user wants others on the network to take part."""
+    discovery = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper()
+    return discovery == "SUBNET" or os.environ.get("ROS_LOCALHOST_ONLY") == "0"
 
 
 def private_domain() -> int:

@@ -97,7 +97,7 @@ def _sim(values: dict[str, Value]) -> Graph:
         "sim",
         tuple(nodes),
         str(values["namespace"]),
-        defaults(local=True),
+        defaults(local=not values["network"]),
         out / "launch.log",
         endless=episodes == 0,
     )

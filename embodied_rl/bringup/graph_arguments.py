@@ -146,6 +146,7 @@ SIM_ARGUMENTS = (
     _MEMORY,
     _NAMESPACE,
     _CLOCK,
+    Argument("network", "false", "let other machines hear and command the simulated robot", "bool"),
     Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
     Argument(
         "command_timeout_s", "10", "lockstep: wait for a command before holding", "float", minimum=0

@@ -322,13 +322,59 @@ def test_the_tables_here_are_the_simulators(robot_file):
         assert set(worlds.CAMERAS[name]) == set(world.cameras)
 
 
-def test_the_profile_is_set_unless_the_user_has_one(monkeypatch):
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+@pytest.fixture
+def plain_ros(monkeypatch):
+    """No variable of the user's own decides how far a graph speaks."""
+    for name in (
+        *environment.PROFILE_VARIABLES,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+        "ROS_LOCALHOST_ONLY",
+        "ROS_DISTRO",
+    ):
         monkeypatch.delenv(name, raising=False)
-    profile = environment.defaults(local=True)["FASTRTPS_DEFAULT_PROFILES_FILE"]
-    assert "16777216" in Path(profile).read_text(encoding="utf-8")
-    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment.defaults(local=True)
+    return monkeypatch
+
+
+def test_the_profile_is_set_unless_the_user_has_one(plain_ros):
+    found = environment.defaults(local=True)
+    for name in environment.PROFILE_VARIABLES:
+        assert "16777216" in Path(found[name]).read_text(encoding="utf-8")
+        with plain_ros.context() as changed:
+            changed.setenv(name, "/mine.xml")
+            assert not set(environment.PROFILE_VARIABLES) & set(environment.defaults(local=True))
+
+
+def test_a_simulation_stays_on_this_machine_unless_told_otherwise(plain_ros):
+    local = str(environment.share_file(environment.LOCAL_PROFILE))
+    range_name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+
+    def profile(given: dict[str, str]) -> str:
+        return build("sim", given).environment["FASTDDS_DEFAULT_PROFILES_FILE"]
+
+    assert profile({}) == local
+    assert build("sim", {}).environment[range_name] == "LOCALHOST"
+    assert profile({"network": "true"}) != local
+    assert range_name not in build("sim", {"network": "true"}).environment
+    with plain_ros.context() as changed:
+        changed.setenv("ROS_STATIC_PEERS", "10.0.0.7")  # for the robot, from somebody's .bashrc
+        assert profile({}) == local
+        changed.setenv(range_name, "SUBNET")
+        assert profile({}) != local
+    with plain_ros.context() as changed:
+        changed.setenv("ROS_DISTRO", "humble")  # does not know of a range
+        found = build("sim", {}).environment
+        assert found["ROS_LOCALHOST_ONLY"] == "1" and range_name not in found
+
+
+def test_the_two_profiles_differ_in_the_interface_alone():
+    def lines(name: str) -> list[str]:
+        text = environment.share_file(name).read_text(encoding="utf-8")
+        return text[text.index("<profiles") :].splitlines()
+
+    confined = lines(environment.LOCAL_PROFILE)
+    first = next(i for i, line in enumerate(confined) if "<interfaceWhiteList>" in line)
+    assert "127.0.0.1" in confined[first + 1]
+    assert confined[:first] + confined[first + 3 :] == lines(environment.PROFILE)
 
 
 def test_the_mark_of_another_interpreter_is_not_inherited(monkeypatch):
