@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from embodied_rl.core.errors import UserError
 PACKAGE = "embodied_rl"
 PROFILE = "config/fastdds_profile.xml"
 LOCAL_PROFILE = "config/fastdds_local_profile.xml"
-# The first is the name since Fast DDS 3 (Kilted), which warns of the second.
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# One variable, renamed in Kilted, which warns of the old name; Jazzy does not know the new one.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _BEFORE_DISCOVERY_RANGE = ("foxy", "galactic", "humble")
+_BEFORE_FASTDDS_3 = (*_BEFORE_DISCOVERY_RANGE, "iron", "jazzy")
 ROS_ADVICE = "make setup installs the wheels; or source /opt/ros/<distro>/setup.bash first"
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports meet the system's own
 _claims: list[TextIO] = []
@@ -81,9 +83,20 @@ def defaults(local: bool) -> dict[str, str]:
     elif local:
         wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        profile = str(share_file(LOCAL_PROFILE if local else PROFILE))
-        wanted |= dict.fromkeys(PROFILE_VARIABLES, profile)
+        wanted[profile_variable()] = str(share_file(LOCAL_PROFILE if local else PROFILE))
     return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def profile_variable() -> str:
+    """The variable that names the profile to the Fast DDS of this ROS."""
+    distro = os.environ.get("ROS_DISTRO")
+    if distro:
+        return PROFILE_VARIABLES[distro not in _BEFORE_FASTDDS_3]
+    try:
+        importlib.metadata.version("ros-fastdds")  # of the wheels since Kilted
+    except importlib.metadata.PackageNotFoundError:
+        return PROFILE_VARIABLES[0]
+    return PROFILE_VARIABLES[1]
 
 
 def _opened() -> bool:

@@ -336,9 +336,11 @@ def plain_ros(monkeypatch):
 
 
 def test_the_profile_is_set_unless_the_user_has_one(plain_ros):
-    found = environment.defaults(local=True)
-    for name in environment.PROFILE_VARIABLES:
+    for distro, name in zip(("jazzy", "kilted"), environment.PROFILE_VARIABLES, strict=True):
+        plain_ros.setenv("ROS_DISTRO", distro)
+        found = environment.defaults(local=True)
         assert "16777216" in Path(found[name]).read_text(encoding="utf-8")
+        assert len(set(environment.PROFILE_VARIABLES) & set(found)) == 1  # Kilted warns of the old
         with plain_ros.context() as changed:
             changed.setenv(name, "/mine.xml")
             assert not set(environment.PROFILE_VARIABLES) & set(environment.defaults(local=True))
@@ -349,7 +351,7 @@ def test_a_simulation_stays_on_this_machine_unless_told_otherwise(plain_ros):
     range_name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
     def profile(given: dict[str, str]) -> str:
-        return build("sim", given).environment["FASTDDS_DEFAULT_PROFILES_FILE"]
+        return build("sim", given).environment[environment.profile_variable()]
 
     assert profile({}) == local
     assert build("sim", {}).environment[range_name] == "LOCALHOST"
