@@ -30,6 +30,7 @@ from embodied_rl.bringup.environment import (
     PROFILE,
     child_environment,
     private_domain,
+    profile_variable,
     require_ros,
     share_file,
 )
@@ -70,7 +71,7 @@ def _with_node(simulated: bool, role: str, length: float) -> dict[str, float]:
         {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_DOMAIN_ID": str(private_domain()),
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+            profile_variable(): str(share_file(PROFILE)),
             "OMP_NUM_THREADS": "1",
         }
     )

@@ -24,6 +24,7 @@ from embodied_rl.bringup.environment import (
     PROFILE,
     child_environment,
     private_domain,
+    profile_variable,
     require_ros,
     share_file,
 )
@@ -120,7 +121,7 @@ def main(argv: list[str]) -> int:
         {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_DOMAIN_ID": str(private_domain()),
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+            profile_variable(): str(share_file(PROFILE)),
         }
     )
     os.environ.update(environment)

@@ -22,6 +22,7 @@ from embodied_rl.bringup.environment import (
     PROFILE,
     child_environment,
     private_domain,
+    profile_variable,
     require_ros,
     share_file,
 )
@@ -54,7 +55,7 @@ def _measure(seconds: float, profile: bool) -> dict[str, float]:
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     environment["ROS_DOMAIN_ID"] = str(private_domain())
     if profile:
-        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(share_file(PROFILE))
+        environment[profile_variable()] = str(share_file(PROFILE))
     command = [sys.executable, __file__, str(seconds), str(int(profile))]
     publisher = subprocess.Popen([*command, "publish"], env=environment)
     try:

@@ -29,6 +29,7 @@ from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.parent import start_worker
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,9 @@ def _run(jobs: list[Job], workers: int) -> Iterator[Result]:
         yield from map(convert_bag, jobs)
         return
     # spawn, not fork: the caller may hold threads of ROS or torch
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=start_worker
+    )
     try:
         waiting = {pool.submit(convert_bag, job) for job in jobs}
         while waiting:

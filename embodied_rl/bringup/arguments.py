@@ -96,9 +96,9 @@ class Argument:
         return UserError(f"{self.name}:={seen}: expected {expected}")
 
 
-def suggestion(word: str, names: Iterable[str]) -> str:
-    """Returns `` (did you mean X?)`` or nothing."""
-    near = difflib.get_close_matches(word, list(names), n=1)
+def suggestion(word: str, names: Iterable[str], closeness: float = 0.6) -> str:
+    """Returns `` (did you mean X?)`` or nothing; 1 is the `closeness` of equal words."""
+    near = difflib.get_close_matches(word, list(names), n=1, cutoff=closeness)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from embodied_rl.core.errors import UserError
 
 PACKAGE = "embodied_rl"
 PROFILE = "config/fastdds_profile.xml"
+LOCAL_PROFILE = "config/fastdds_local_profile.xml"
+# One variable, renamed in Kilted, which warns of the old name; Jazzy does not know the new one.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+_BEFORE_DISCOVERY_RANGE = ("foxy", "galactic", "humble")
+_BEFORE_FASTDDS_3 = (*_BEFORE_DISCOVERY_RANGE, "iron", "jazzy")
 ROS_ADVICE = "make setup installs the wheels; or source /opt/ros/<distro>/setup.bash first"
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports meet the system's own
 _claims: list[TextIO] = []
@@ -61,21 +67,42 @@ def defaults(local: bool) -> dict[str, str]:
     """Returns the variables a graph sets unless the user has set them.
 
     Args:
-        local: keep discovery on this machine (a simulation must not meet a robot on the network).
+        local: speak and listen on this machine only (a simulation must not meet a robot on the
+            network), unless the user has opened it with one of ROS's own variables.
     """
+    local = local and not _opened()
     wanted = {
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
         # small networks, once a tick: more threads only steal cores from the simulator
         "OMP_NUM_THREADS": "1",
         "MUJOCO_GL": "egl",
         "PYTHONUNBUFFERED": "1",
     }
-    if local:
+    if local and os.environ.get("ROS_DISTRO") in _BEFORE_DISCOVERY_RANGE:
+        wanted["ROS_LOCALHOST_ONLY"] = "1"
+    elif local:
         wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if "FASTDDS_DEFAULT_PROFILES_FILE" in os.environ:  # the newer name of the same variable
-        del wanted["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        wanted[profile_variable()] = str(share_file(LOCAL_PROFILE if local else PROFILE))
     return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def profile_variable() -> str:
+    """The variable that names the profile to the Fast DDS of this ROS."""
+    distro = os.environ.get("ROS_DISTRO")
+    if distro:
+        return PROFILE_VARIABLES[distro not in _BEFORE_FASTDDS_3]
+    try:
+        importlib.metadata.version("ros-fastdds")  # of the wheels since Kilted
+    except importlib.metadata.PackageNotFoundError:
+        return PROFILE_VARIABLES[0]
+    return PROFILE_VARIABLES[1]
+
+
+def _opened() -> bool:
+    """Whether the user wants others on the network to take part."""
+    discovery = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper()
+    return discovery == "SUBNET" or os.environ.get("ROS_LOCALHOST_ONLY") == "0"
 
 
 def private_domain() -> int:
@@ -99,8 +126,8 @@ def private_domain() -> int:
     raise UserError(f"ROS_DOMAIN_ID: expected a free one of {_DOMAINS}, saw all of them taken")
 
 
-def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment of a child that runs this interpreter.
+def child_environment(extra: Mapping[str, str], prefix: str | Path = sys.prefix) -> dict[str, str]:
+    """Returns the environment of a child that runs the interpreter installed below `prefix`.
 
     The ROS wheels set LD_LIBRARY_PATH by executing Python once more, and mark that they did. A
     mark left by the interpreter of another environment would make ours skip that step, so the mark
@@ -109,7 +136,7 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     environment = {**os.environ, **extra}
     paths = [p for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
     wheels = [p for p in paths if "site-packages/ros_" in p]
-    foreign = [p for p in wheels if not Path(p).is_relative_to(sys.prefix)]
+    foreign = [p for p in wheels if not Path(p).is_relative_to(prefix)]
     if foreign:
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(p for p in paths if p not in foreign)
     if foreign or not wheels:

@@ -22,6 +22,7 @@ from embodied_rl.bringup.environment import child_environment, private_domain
 from embodied_rl.bringup.names import DEFAULT_SPEC
 from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.parent import die_with_starter
 from embodied_rl.core.window import Observation
 from embodied_rl.policies.evaluation import Evaluation, place_of
 from embodied_rl.policies.registry import load_policy
@@ -69,7 +70,11 @@ def _episodes(evaluation: Evaluation, folder: Path) -> Iterator[EpisodeResult]:
     log_path = folder / "graph.log"
     with open(log_path, "w", encoding="utf-8") as log:
         graph = subprocess.Popen(
-            _command(evaluation, folder), env=_environment(), stdout=log, stderr=log
+            _command(evaluation, folder),
+            env=_environment(),
+            stdout=log,
+            stderr=log,
+            preexec_fn=die_with_starter(),
         )
         try:
             for episode in range(evaluation.episodes):

@@ -13,78 +13,21 @@ of the stage has ended with exit code 0. In the simulator's graph::
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from embodied_rl.bringup.arguments import Argument, Value, parse, suggestion
+from embodied_rl.bringup.arguments import Value, parse
 from embodied_rl.bringup.environment import defaults, models, share_file
-from embodied_rl.bringup.monitoring import MONITOR_ARGUMENTS, monitor_parameters
-from embodied_rl.bringup.names import (
-    CAMERAS,
-    DEFAULT_POLICY,
-    DEFAULT_SPEC,
-    EXPERT,
-    TASKS,
-    WORLD_EMBODIMENT,
-    cameras_of,
-    find_policy,
-    find_spec,
-    is_tgpo,
-    sim_task,
-)
+from embodied_rl.bringup.graph_arguments import GRAPHS, GraphKind, kind_of
+from embodied_rl.bringup.monitoring import monitor_parameters
+from embodied_rl.bringup.names import cameras_of, find_policy, find_spec, is_tgpo, sim_task
+from embodied_rl.bringup.spec import Graph, NodeSpec, Role
+from embodied_rl.bringup.worlds import DEFAULT_POLICY, DEFAULT_SPEC, EXPERT, WORLD_EMBODIMENT
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 
-
-class Role(enum.Enum):
-    """What the end of a process means for the graph."""
-
-    REQUIRED = "required"  # must live as long as the graph; its end is a failure
-    GATE = "gate"  # must end with 0 before the next stage starts
-    CONDUCTOR = "conductor"  # its end with 0 ends the graph in order
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """One process: ``python -m embodied_rl.nodes.<module>`` under a node name."""
-
-    name: str
-    module: str
-    stage: int
-    parameters: dict[str, Value] = field(default_factory=dict)
-    remappings: tuple[tuple[str, str], ...] = ()
-    role: Role = Role.REQUIRED
-    foreground: bool = False  # owns the terminal: its output passes through untouched
-    stop_s: float = 8.0  # time it gets to end after SIGINT
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes in the order they start; they stop in the reverse order."""
-
-    name: str
-    nodes: tuple[NodeSpec, ...]
-    namespace: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    log_file: Path | None = None
-    endless: bool = True  # Ctrl-C is the usual end, not an interruption
-    # After the death of a required node the others run on for this long, so that the command gate
-    # sees its commands go stale and brings the robot to a hold before it is stopped itself.
-    settle_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class GraphKind:
-    """A graph before its arguments are known."""
-
-    name: str
-    summary: str
-    example: str
-    arguments: tuple[Argument, ...]
-    build: Callable[[dict[str, Value]], Graph]
+__all__ = ["GRAPHS", "Graph", "GraphKind", "NodeSpec", "Role", "build", "kind_of"]
 
 
 def build(name: str, given: Mapping[str, str]) -> Graph:
@@ -94,149 +37,7 @@ def build(name: str, given: Mapping[str, str]) -> Graph:
         UserError: unknown graph, argument, choice, model or file; names the valid ones.
     """
     kind = kind_of(name)
-    return kind.build(parse(name, kind.arguments, given))
-
-
-def kind_of(name: str) -> GraphKind:
-    """Returns the graph kind, or raises UserError with the valid names."""
-    if name not in GRAPHS:
-        raise UserError(
-            f"unknown graph '{name}'{suggestion(name, GRAPHS)}; there are {', '.join(GRAPHS)}"
-        )
-    return GRAPHS[name]
-
-
-# --- arguments -----------------------------------------------------------------------------------
-
-_SHIPPED_RULE = (
-    "tgpo and relic stand for the shipped model of the robot: tgpo_<dynamics>, relic_<world>"
-)
-_POLICY = Argument(
-    "policy",
-    "",
-    f"expert, a model of models/, or a checkpoint folder; {_SHIPPED_RULE}; empty: "
-    + ", ".join(f"{policy} in {world}" for world, policy in DEFAULT_POLICY.items()),
-)
-_SPEC = Argument(
-    "spec",
-    "",
-    "task in temporal logic: a name in sim_worlds/stl_tasks, or a task file",
-)
-_SAMPLES = Argument(
-    "samples",
-    "",
-    "candidates a plan is chosen from; empty takes the model's own number",
-    "int",
-    minimum=1,
-    optional=True,
-)
-_CONTEXT_STEPS = Argument(
-    "context_steps",
-    "",
-    "of a policy that learns in context: most steps that it keeps, the oldest episodes go first; "
-    "empty takes the policy's own number",
-    "int",
-    minimum=1,
-    optional=True,
-)
-_DEVICE = Argument(
-    "device", "auto", "where the policy is computed: auto (a GPU if there is one), cpu, cuda:N"
-)
-_MEMORY = Argument(
-    "memory", "", "file of policy_node/save_memory and load_memory; empty: in out", "path"
-)
-_NAMESPACE = Argument(
-    "namespace", "", "namespace of every node, for robots side by side", "namespace"
-)
-_CLOCK = Argument(
-    "clock",
-    "",
-    "topic of the simulated time; empty: /clock, and in a namespace one of its own",
-    "topic",
-    optional=True,
-)
-_SIM_TIME = Argument(
-    "use_sim_time", "false", "take the time from a simulator's clock (see clock)", "bool"
-)
-_PICTURES = Argument(
-    "pictures", "true", "of a policy with a plan: a picture of each episode in out", "bool"
-)
-_RECORD = Argument("record", "false", "write one bag an episode", "bool")
-_OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
-_INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
-_EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot", "path")
-
-SIM_ARGUMENTS = (
-    Argument("world", "tabletop", "world", choices=tuple(WORLD_EMBODIMENT)),
-    Argument(
-        "task",
-        "",
-        "task of world "
-        + ", ".join(f"{world} (empty: {tasks[0]})" for world, tasks in TASKS.items()),
-        choices=tuple(name for tasks in TASKS.values() for name in tasks),
-        optional=True,
-    ),
-    _SPEC,
-    *MONITOR_ARGUMENTS,
-    _POLICY,
-    _SAMPLES,
-    _CONTEXT_STEPS,
-    _DEVICE,
-    Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
-    Argument(
-        "episodes",
-        "0",
-        "episodes to run, of the apartment 8 a trial; 0 means until Ctrl-C",
-        "int",
-        minimum=0,
-    ),
-    Argument("seed", "0", "seed of the first episode", "int", minimum=0),
-    Argument(
-        "cameras",
-        "",
-        "cameras to render, or none; empty: all of the world",
-        choices=tuple(name for names in CAMERAS.values() for name in names),
-        several=True,
-        optional=True,
-    ),
-    Argument("visuals", "primitives", "what the cameras see", choices=("primitives", "mesh")),
-    _PICTURES,
-    _RECORD,
-    _OUT,
-    _MEMORY,
-    _NAMESPACE,
-    _CLOCK,
-    Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
-    Argument(
-        "command_timeout_s", "10", "lockstep: wait for a command before holding", "float", minimum=0
-    ),
-)
-ROBOT_ARGUMENTS = (
-    _EMBODIMENT,
-    Argument("policy", None, f"a model of models/, or a checkpoint folder; {_SHIPPED_RULE}"),
-    _SAMPLES,
-    _CONTEXT_STEPS,
-    _DEVICE,
-    Argument("task", "", "name of the task, told to the policy"),
-    _SPEC,
-    *MONITOR_ARGUMENTS,
-    _INSTRUCTION,
-    _PICTURES,
-    _RECORD,
-    _OUT,
-    _MEMORY,
-    _NAMESPACE,
-    _SIM_TIME,
-    _CLOCK,
-)
-RECORD_ARGUMENTS = (
-    _EMBODIMENT,
-    _INSTRUCTION,
-    _OUT,
-    _NAMESPACE,
-    _SIM_TIME,
-    _CLOCK,
-)
+    return _BUILDERS[name](parse(name, kind.arguments, given))
 
 
 # --- graphs --------------------------------------------------------------------------------------
@@ -262,8 +63,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
         _clock_gate(remap),
-        NodeSpec("command_gate_node", "command_gate_node", 1, common, remap),
-        NodeSpec("policy_node", "policy_node", 1, policy | common, remap),
+        *_policy_and_gate(policy, common, remap),
     ]
     if record:
         nodes.append(_recorder(embodiment, out, "", 1, timed, remap))
@@ -297,7 +97,7 @@ def _sim(values: dict[str, Value]) -> Graph:
         "sim",
         tuple(nodes),
         str(values["namespace"]),
-        defaults(local=True),
+        defaults(local=not values["network"]),
         out / "launch.log",
         endless=episodes == 0,
     )
@@ -328,8 +128,7 @@ def _robot(values: dict[str, Value]) -> Graph:
     # The gate starts first and stops last: whatever happens, somebody holds the robot.
     nodes = [_clock_gate(remap)] if simulated else []
     nodes += [
-        NodeSpec("command_gate_node", "command_gate_node", 1, common, remap),
-        NodeSpec("policy_node", "policy_node", 1, policy | common, remap),
+        *_policy_and_gate(policy, common, remap),
     ]
     if values["record"]:
         nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
@@ -374,6 +173,18 @@ def _policy(values: dict[str, Value], out: Path, robot: Embodiment) -> dict[str,
     # Robots side by side must not write over each other's memory.
     policy["memory_path"] = values["memory"] or str(out / "policy_memory.safetensors")
     return policy | {key: values[key] for key in ("samples", "context_steps") if values[key] != ""}
+
+
+def _policy_and_gate(
+    policy: dict[str, Value], common: dict[str, Value], remap: tuple[tuple[str, str], ...]
+) -> list[NodeSpec]:
+    """The gate starts first and is told to end right after the policy; it ends by itself when the
+    robot stands, for which a base at full speed needs seconds."""
+    gate = NodeSpec("command_gate_node", "command_gate_node", 1, common, remap, stops_first=True)
+    return [
+        gate,
+        NodeSpec("policy_node", "policy_node", 1, policy | common, remap, stops_first=True),
+    ]
 
 
 def _clock_remap(values: dict[str, Value]) -> tuple[tuple[str, str], ...]:
@@ -444,29 +255,8 @@ def _load_embodiment(path: str) -> Embodiment:
     return Embodiment.load(path)
 
 
-GRAPHS = {
-    kind.name: kind
-    for kind in (
-        GraphKind(
-            "sim",
-            "the simulator, a policy and its episodes",
-            "embodied_rl launch sim task:=replace_object policy:=ptp_replace_object episodes:=3",
-            SIM_ARGUMENTS,
-            _sim,
-        ),
-        GraphKind(
-            "robot",
-            "a policy and the command gate on a robot",
-            "embodied_rl launch robot embodiment:=my_robot.yaml policy:=ptp_replace_object",
-            ROBOT_ARGUMENTS,
-            _robot,
-        ),
-        GraphKind(
-            "record",
-            "the recorder alone, driven by its start and stop services",
-            "embodied_rl launch record embodiment:=my_robot.yaml instruction:='put it back'",
-            RECORD_ARGUMENTS,
-            _record,
-        ),
-    )
+_BUILDERS: dict[str, Callable[[dict[str, Value]], Graph]] = {
+    "sim": _sim,
+    "robot": _robot,
+    "record": _record,
 }

@@ -1,33 +1,15 @@
-"""What a launch says of the monitor: its arguments, and the parameters of its node."""
+"""What a launch says of the monitor: the parameters of its node."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from embodied_rl.bringup.arguments import Argument, Value
+from embodied_rl.bringup.arguments import Value
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.sim.stl_tasks import specification
 from embodied_rl.stl import conformal
-
-MONITOR_ARGUMENTS = (
-    Argument(
-        "monitor",
-        "",
-        "specification in temporal logic to watch: a file, or a task; empty: the task of spec, if "
-        "any",
-    ),
-    Argument(
-        "on_violation",
-        "event",
-        "what the monitor does: say it (event), or an emergency stop too",
-        choices=("event", "stop"),
-    ),
-    Argument(
-        "calibration", "", "file of embodied_rl stl calibrate, for the monitor's bounds", "path"
-    ),
-)
 
 
 def monitor_parameters(

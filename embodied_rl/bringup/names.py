@@ -6,37 +6,13 @@ from pathlib import Path
 
 from embodied_rl.bringup.arguments import Value, suggestion
 from embodied_rl.bringup.environment import models, share_folders
+from embodied_rl.bringup.worlds import CAMERAS, DEFAULT_SPEC, EXPERT, RELIC, TASKS, TGPO
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import load_yaml_mapping
 from embodied_rl.policies.tgpo.adapters import twin_of
 
-# World -> embodiment file, cameras and tasks; a test holds these tables against the simulator's own
-# registry, which is not imported here because that would load MuJoCo to print a help text.
-WORLD_EMBODIMENT = {
-    "tabletop": "sim_worlds/tabletop/ur5e_2f85.yaml",
-    "arena": "sim_worlds/arena/diff_drive.yaml",
-    "reach": "sim_worlds/tabletop/ur5e_reach.yaml",
-    "apartment": "sim_worlds/apartment/home_base.yaml",
-}
-CAMERAS = {
-    "tabletop": ("fixed", "wrist"),
-    "arena": ("overhead",),
-    "reach": (),
-    "apartment": ("front",),
-}
-# World -> its tasks that have a name; the first is the one that it takes by itself
-TASKS = {
-    "tabletop": ("replace_object", "count_pushes", "pick_place", "return_home"),
-    "apartment": ("find_object",),
-}
-# World whose tasks are specifications in temporal logic -> the one that it takes by itself
-DEFAULT_SPEC = {"arena": "patrol_two_goals", "reach": "arm_00"}
 SPEC_FOLDER = "sim_worlds/stl_tasks"
-EXPERT = "expert"
-TGPO, RELIC = "tgpo", "relic"
-# World -> the policy of a launch that names none
-DEFAULT_POLICY = {"tabletop": EXPERT, "arena": TGPO, "reach": TGPO, "apartment": RELIC}
 RELIC_WORLDS = {"home_base": "apartment"}  # robot -> world that the shipped model of it is named by
 
 

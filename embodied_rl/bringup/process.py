@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Returns what a child runs between fork and exec to end when its starter is killed."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: the child only calls it
-    starter = os.getpid()
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != starter:  # the starter died before the line above
-            os._exit(1)
-
-    return arrange
+from embodied_rl.core.parent import die_with_starter
 
 
 class Child:
@@ -50,10 +33,11 @@ class Child:
             stdout=subprocess.PIPE if piped else None,
             stderr=subprocess.STDOUT if piped else None,
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_starter(),
         )
         self.pipe = self._process.stdout
         self._rest = b""
+        self._interrupted = False  # a second one would look like an impatient user's
         if self.pipe is not None:
             os.set_blocking(self.pipe.fileno(), False)
 
@@ -91,6 +75,7 @@ class Child:
         """Sends a signal to the process itself, not to what it started."""
         if self.exit_code is None:
             self._process.send_signal(number)
+            self._interrupted |= number == signal.SIGINT
 
     def kill_group(self) -> None:
         """Kills whatever is left of its session, grandchildren included."""
@@ -115,7 +100,8 @@ class Child:
             if self.exit_code is not None:
                 break
             needed = number.name
-            self.send(number)
+            if number != signal.SIGINT or not self._interrupted:
+                self.send(number)
             deadline = time.monotonic() + patience_s
             while self.exit_code is None and time.monotonic() < deadline:
                 pump(0.05)

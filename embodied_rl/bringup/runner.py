@@ -207,13 +207,22 @@ class Runner:
     # --- ending --------------------------------------------------------------------------------
 
     def _stop_all(self) -> None:
-        """Ends every process, the last started first."""
+        """Ends every process: those that stop first are told at once, newest first, and the rest
+        runs on until they have ended; then the last started first.
+
+        A policy falls silent and the gate is told to end right after it: the robot is led to a stop
+        within a period or two, while its driver and the recorder still run.
+        """
         self._stopping = True
         if self._failures and self._graph.settle_s and not self._interrupts:
             until = time.monotonic() + self._graph.settle_s
             while time.monotonic() < until:
                 self._pump(0.05)
-        for node, child in reversed(self._running):
+        newest_first = list(reversed(self._running))
+        for node, child in newest_first:
+            if node.stops_first:
+                child.send(signal.SIGINT)
+        for node, child in sorted(newest_first, key=lambda pair: not pair[0].stops_first):
             self._stop(node, child)
         for node, child in self._running:
             self._print(node, child)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from embodied_rl.bringup.environment import PROFILE, ROS_ADVICE, models
+from embodied_rl.bringup.environment import PROFILE, ROS_ADVICE, models, profile_variable
 
 SETUP = "make setup"
 _GIB = 1 << 30
@@ -80,7 +80,7 @@ def ros_node() -> str:
     if segment < _SEGMENT:
         raise Trouble(
             f"shared-memory segment of {segment / 2**20:.1f} MiB: the profile is not in force",
-            f"export FASTRTPS_DEFAULT_PROFILES_FILE=.../{PROFILE} (embodied_rl launch sets it)",
+            f"export {profile_variable()}=.../{PROFILE} (embodied_rl launch sets it)",
         )
     return f"{facts['rmw']}, shared-memory segment {segment / 2**20:.0f} MiB"
 

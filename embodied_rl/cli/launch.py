@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 
 from embodied_rl.bringup import arguments, graph
+from embodied_rl.bringup.check import check_machine
 from embodied_rl.bringup.environment import require_ros
 from embodied_rl.cli import UsageError
-from embodied_rl.cli.gl_probe import missing_gl
 from embodied_rl.core.errors import UserError
 
 
@@ -37,16 +37,8 @@ def main(argv: list[str]) -> int:
             print(shlex.join(command_of(node, built.namespace)))
         return 0
     require_ros()
-    _check_gl(built)
+    check_machine(built)
     return Runner(built).run()
-
-
-def _check_gl(built: graph.Graph) -> None:
-    """Off-screen rendering is tried before anything starts: its failure later is hard to read."""
-    renders = any(node.parameters.get("cameras", "none") != "none" for node in built.nodes)
-    reason = missing_gl() if renders else None
-    if reason:
-        raise UserError(f"{reason}, or run without images: cameras:=none")
 
 
 def _overview() -> str:

@@ -20,6 +20,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from embodied_rl.nodes import qos
+from embodied_rl.nodes.compat import matched_publishers
 
 # Publishers are not found at once; after this a topic without one has been left out on purpose.
 # Fast DDS announces a process every 3 s once its first announcements have gone by, perhaps unheard.
@@ -71,8 +72,7 @@ class Connections:
         lines = []
         for subscription in subscriptions:
             publishers = self._publishers(subscription.topic_name)
-            with subscription.handle:
-                matched = subscription.handle.get_publisher_count()
+            matched = matched_publishers(subscription, len(publishers))
             if subscription in needed and not publishers:
                 lines.append(f"{subscription.topic_name}: no publisher yet")
                 continue

@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.parent import die_with_launcher
 
 
 class Stop:
@@ -44,6 +45,9 @@ def run(make: Callable[[Stop], Node], spin: Callable[[Node, Stop], None] | None 
     stop, node = Stop(), None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    # `ros2 launch` leaves its nodes behind when anything but Ctrl-C ends it; a robot must not be
+    # driven by what nobody looks after. SIGTERM, so that the gate leads it to a stop first.
+    die_with_launcher()
     try:
         node = make(stop)
         (spin or spin_until)(node, stop)
@@ -70,6 +74,9 @@ def run(make: Callable[[Stop], Node], spin: Callable[[Node, Stop], None] | None 
             stop.set(1)
         finally:
             rclpy.try_shutdown()
+            # The interpreter puts the default back when it ends: one more Ctrl-C on the way out
+            # would look like a crash.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     return stop.code
 
 

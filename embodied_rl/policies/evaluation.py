@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.loop import ControlLoop
+from embodied_rl.core.parent import start_worker
 from embodied_rl.core.policy import ActionChunk, Policy, episode_seed
 from embodied_rl.core.window import Observation
 from embodied_rl.policies.registry import load_policy
@@ -108,6 +109,7 @@ _bench: _Bench | None = None  # of a worker process
 
 def _start_worker(evaluation: Evaluation) -> None:
     global _bench
+    start_worker()
     _bench = _Bench.make(evaluation)
 
 

@@ -38,6 +38,8 @@ def end(code: int) -> None:
 if behaviour == "stubborn":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif behaviour == "ramp":  # as a command gate that leads a robot to a stop
+    signal.signal(signal.SIGINT, lambda *_: (note("told"), time.sleep(0.5), end(0)))
 elif behaviour == "deaf_to_int":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: end(0))

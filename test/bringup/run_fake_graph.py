@@ -1,6 +1,7 @@
 """Runs a fake graph in a process of its own, so that tests can interrupt or kill the runner.
 
-Usage: run_fake_graph.py JOURNAL NAME:BEHAVIOUR:MOMENT:STAGE:ROLE ... ; exit code is the runner's.
+Usage: run_fake_graph.py JOURNAL NAME:BEHAVIOUR:MOMENT:STAGE:ROLE[:first] ...
+The exit code is the runner's.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ def main() -> int:
     for word in words:
         if word.startswith("--"):
             continue
-        name, behaviour, moment, stage, role = word.split(":")
+        name, behaviour, moment, stage, role, *first = word.split(":")
         behaviours[name] = (behaviour, moment)
         foreground = role == "conductor"
         specs.append(
-            NodeSpec(name, name, int(stage), role=Role(role), foreground=foreground, stop_s=1.0)
+            NodeSpec(
+                name,
+                name,
+                int(stage),
+                role=Role(role),
+                foreground=foreground,
+                stop_s=1.0,
+                stops_first=bool(first),
+            )
         )
     settle_s = 2.0 if "--settle" in words else 0.0
     graph = Graph("fake", tuple(specs), endless=endless, settle_s=settle_s)

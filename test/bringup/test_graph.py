@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from embodied_rl.bringup import environment, graph
+from embodied_rl.bringup import environment, graph, worlds
 from embodied_rl.bringup.graph import Role, build
 from embodied_rl.bringup.runner import command_of, parameter_text
 from embodied_rl.core.embodiment import Embodiment
@@ -18,7 +18,7 @@ from embodied_rl.core.errors import UserError
 
 @pytest.fixture
 def robot_file() -> str:
-    return str(environment.share_file(graph.WORLD_EMBODIMENT["tabletop"]))
+    return str(environment.share_file(worlds.WORLD_EMBODIMENT["tabletop"]))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_specification_is_the_task_of_simulator_and_policy(tmp_path):
     built = build("sim", arena | {"spec": str(own), "policy": "tgpo", "cameras": "none"})
     assert built.nodes[0].parameters["task"] == str(own)
     assert built.nodes[0].parameters["cameras"] == "none"
-    embodiment = str(environment.share_file(graph.WORLD_EMBODIMENT["arena"]))
+    embodiment = str(environment.share_file(worlds.WORLD_EMBODIMENT["arena"]))
     robot = {"embodiment": embodiment, "policy": "tgpo", "spec": str(own)}
     by_name = {node.name: node for node in build("robot", robot).nodes}
     assert by_name["policy_node"].parameters["task"] == str(own)
@@ -252,7 +252,7 @@ def test_a_mistake_in_the_embodiment_file_is_named_before_anything_starts(tmp_pa
 
 
 def test_tgpo_stands_for_the_model_of_the_robots_kind(robot_file, monkeypatch, tmp_path):
-    arena = Embodiment.load(environment.share_file(graph.WORLD_EMBODIMENT["arena"]))
+    arena = Embodiment.load(environment.share_file(worlds.WORLD_EMBODIMENT["arena"]))
     assert graph.find_policy("tgpo", arena).endswith("models/tgpo_unicycle")
     spec = {"spec": "unicycle_02"}
     with pytest.raises(UserError, match="task, spec: expected one of them"):
@@ -277,7 +277,7 @@ def test_relic_stands_for_the_model_of_the_robots_homes(robot_file, monkeypatch,
     told = sim["sim_node"].parameters
     assert (told["task"], told["cameras"], told["mode"]) == ("find_object", "front", "lockstep")
     assert "plan_view_node" not in sim and sim["episode_node"].parameters["pictures"] is False
-    home_base = {"embodiment": str(environment.share_file(graph.WORLD_EMBODIMENT["apartment"]))}
+    home_base = {"embodiment": str(environment.share_file(worlds.WORLD_EMBODIMENT["apartment"]))}
     robot = {node.name: node for node in build("robot", home_base | {"policy": "relic"}).nodes}
     assert robot["policy_node"].parameters["policy"] == str(shipped)
     with pytest.raises(UserError, match="one of home_base, saw ur5e_2f85"):
@@ -311,24 +311,72 @@ def test_policies_by_name_and_by_folder(checkpoint, monkeypatch, tmp_path):
 def test_the_tables_here_are_the_simulators(robot_file):
     """The names are repeated in the graph so that a help text does not load MuJoCo."""
     registry = pytest.importorskip("embodied_rl.sim.registry")
-    assert set(graph.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(graph.CAMERAS)
+    assert set(worlds.WORLD_EMBODIMENT) == set(registry.WORLDS) == set(worlds.CAMERAS)
     named = {*registry.TASKS, registry.FIND_OBJECT}
     assert {name: registry.world_of(name) for name in named} == {
-        name: world for world, tasks in graph.TASKS.items() for name in tasks
+        name: world for world, tasks in worlds.TASKS.items() for name in tasks
     }
     assert set(graph.DEFAULT_POLICY) == set(registry.WORLDS)
     for name, world in registry.WORLDS.items():
-        assert graph.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
-        assert set(graph.CAMERAS[name]) == set(world.cameras)
+        assert worlds.WORLD_EMBODIMENT[name] == f"sim_worlds/{world.embodiment_file}"
+        assert set(worlds.CAMERAS[name]) == set(world.cameras)
 
 
-def test_the_profile_is_set_unless_the_user_has_one(monkeypatch):
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+@pytest.fixture
+def plain_ros(monkeypatch):
+    """No variable of the user's own decides how far a graph speaks."""
+    for name in (
+        *environment.PROFILE_VARIABLES,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+        "ROS_LOCALHOST_ONLY",
+        "ROS_DISTRO",
+    ):
         monkeypatch.delenv(name, raising=False)
-    profile = environment.defaults(local=True)["FASTRTPS_DEFAULT_PROFILES_FILE"]
-    assert "16777216" in Path(profile).read_text(encoding="utf-8")
-    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment.defaults(local=True)
+    return monkeypatch
+
+
+def test_the_profile_is_set_unless_the_user_has_one(plain_ros):
+    for distro, name in zip(("jazzy", "kilted"), environment.PROFILE_VARIABLES, strict=True):
+        plain_ros.setenv("ROS_DISTRO", distro)
+        found = environment.defaults(local=True)
+        assert "16777216" in Path(found[name]).read_text(encoding="utf-8")
+        assert len(set(environment.PROFILE_VARIABLES) & set(found)) == 1  # Kilted warns of the old
+        with plain_ros.context() as changed:
+            changed.setenv(name, "/mine.xml")
+            assert not set(environment.PROFILE_VARIABLES) & set(environment.defaults(local=True))
+
+
+def test_a_simulation_stays_on_this_machine_unless_told_otherwise(plain_ros):
+    local = str(environment.share_file(environment.LOCAL_PROFILE))
+    range_name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+
+    def profile(given: dict[str, str]) -> str:
+        return build("sim", given).environment[environment.profile_variable()]
+
+    assert profile({}) == local
+    assert build("sim", {}).environment[range_name] == "LOCALHOST"
+    assert profile({"network": "true"}) != local
+    assert range_name not in build("sim", {"network": "true"}).environment
+    with plain_ros.context() as changed:
+        changed.setenv("ROS_STATIC_PEERS", "10.0.0.7")  # for the robot, from somebody's .bashrc
+        assert profile({}) == local
+        changed.setenv(range_name, "SUBNET")
+        assert profile({}) != local
+    with plain_ros.context() as changed:
+        changed.setenv("ROS_DISTRO", "humble")  # does not know of a range
+        found = build("sim", {}).environment
+        assert found["ROS_LOCALHOST_ONLY"] == "1" and range_name not in found
+
+
+def test_the_two_profiles_differ_in_the_interface_alone():
+    def lines(name: str) -> list[str]:
+        text = environment.share_file(name).read_text(encoding="utf-8")
+        return text[text.index("<profiles") :].splitlines()
+
+    confined = lines(environment.LOCAL_PROFILE)
+    first = next(i for i, line in enumerate(confined) if "<interfaceWhiteList>" in line)
+    assert "127.0.0.1" in confined[first + 1]
+    assert confined[:first] + confined[first + 3 :] == lines(environment.PROFILE)
 
 
 def test_the_mark_of_another_interpreter_is_not_inherited(monkeypatch):

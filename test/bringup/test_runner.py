@@ -197,3 +197,20 @@ def test_nodes_end_when_the_runner_is_killed(run):
     os.kill(one.process.pid, signal.SIGKILL)
     assert one.finish()[0] == -signal.SIGKILL
     wait_for(lambda: not any(alive(pid) for _, _, pid in one.events()), "no orphan left")
+
+
+def test_a_gate_leads_the_robot_to_a_stop_while_the_rest_still_runs(run):
+    """The policy is told first and the gate at once after it, not after the others have ended."""
+    one = run(
+        "driver:live:60:0:required",
+        "gate:ramp:60:1:required:first",
+        "policy:live:60:1:required:first",
+        "recorder:live:60:1:required",
+    )
+    wait_for(lambda: len(one.names("start")) == 4, "all nodes run")
+    one.process.send_signal(signal.SIGINT)
+    code, _, _ = one.finish()
+    assert code == 0
+    ended = [(event, name) for event, name, _ in one.events() if event != "start"]
+    assert sorted(ended[:2]) == [("end", "policy"), ("told", "gate")]
+    assert ended[2:] == [("end", "gate"), ("end", "recorder"), ("end", "driver")]

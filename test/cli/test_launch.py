@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import embodied_rl.cli.main as cli
+from embodied_rl.bringup import check
 from embodied_rl.bringup.graph import GRAPHS
 from embodied_rl.cli import launch
 
@@ -40,7 +41,7 @@ def test_a_dry_run_prints_the_commands_in_order(capsys):
 
 def test_missing_gl_is_one_line_before_anything_starts(monkeypatch, capsys):
     monkeypatch.setattr(launch, "require_ros", lambda: None)
-    monkeypatch.setattr(launch, "missing_gl", lambda: "no GL: sudo apt install libegl1")
+    monkeypatch.setattr(check, "missing_gl", lambda: "no GL: sudo apt install libegl1")
     assert cli.main(["launch", "sim"]) == 1
     error = capsys.readouterr().err
     assert error == "error: no GL: sudo apt install libegl1, or run without images: cameras:=none\n"

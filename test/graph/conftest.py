@@ -27,6 +27,7 @@ from embodied_rl.bringup.environment import (  # noqa: E402
     PROFILE,
     child_environment,
     private_domain,
+    profile_variable,
     share_file,
 )
 from embodied_rl.core.embodiment import Embodiment  # noqa: E402
@@ -46,7 +47,7 @@ class Processes:
             {
                 "ROS_DOMAIN_ID": str(domain),
                 "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-                "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+                profile_variable(): str(share_file(PROFILE)),
                 "OMP_NUM_THREADS": "1",
             }
         )
@@ -144,7 +145,7 @@ class Probe:
 def _transport() -> Iterator[None]:
     """The test's own nodes use the transport that the bring-up gives to the others."""
     wanted = {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_file(PROFILE)),
+        profile_variable(): str(share_file(PROFILE)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
     before = {key: os.environ.get(key) for key in wanted}

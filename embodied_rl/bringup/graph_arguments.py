@@ -1,0 +1,203 @@
+"""The arguments of every graph, as both ways of launching show them.
+
+Only the standard library is imported here, as in :mod:`embodied_rl.bringup.spec`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embodied_rl.bringup.arguments import Argument, suggestion
+from embodied_rl.bringup.worlds import CAMERAS, DEFAULT_POLICY, TASKS, WORLD_EMBODIMENT
+from embodied_rl.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class GraphKind:
+    """A graph before its arguments are known."""
+
+    name: str
+    summary: str
+    example: str
+    arguments: tuple[Argument, ...]
+
+
+def kind_of(name: str) -> GraphKind:
+    """Returns the graph kind, or raises UserError with the valid names."""
+    if name not in GRAPHS:
+        raise UserError(
+            f"unknown graph '{name}'{suggestion(name, GRAPHS)}; there are {', '.join(GRAPHS)}"
+        )
+    return GRAPHS[name]
+
+
+MONITOR_ARGUMENTS = (
+    Argument(
+        "monitor",
+        "",
+        "specification in temporal logic to watch: a file, or a task; empty: the task of spec, if "
+        "any",
+    ),
+    Argument(
+        "on_violation",
+        "event",
+        "what the monitor does: say it (event), or an emergency stop too",
+        choices=("event", "stop"),
+    ),
+    Argument(
+        "calibration", "", "file of embodied_rl stl calibrate, for the monitor's bounds", "path"
+    ),
+)
+_SHIPPED_RULE = (
+    "tgpo and relic stand for the shipped model of the robot: tgpo_<dynamics>, relic_<world>"
+)
+_POLICY = Argument(
+    "policy",
+    "",
+    f"expert, a model of models/, or a checkpoint folder; {_SHIPPED_RULE}; empty: "
+    + ", ".join(f"{policy} in {world}" for world, policy in DEFAULT_POLICY.items()),
+)
+_SPEC = Argument(
+    "spec",
+    "",
+    "task in temporal logic: a name in sim_worlds/stl_tasks, or a task file",
+)
+_SAMPLES = Argument(
+    "samples",
+    "",
+    "candidates a plan is chosen from; empty takes the model's own number",
+    "int",
+    minimum=1,
+    optional=True,
+)
+_CONTEXT_STEPS = Argument(
+    "context_steps",
+    "",
+    "of a policy that learns in context: most steps that it keeps, the oldest episodes go first; "
+    "empty takes the policy's own number",
+    "int",
+    minimum=1,
+    optional=True,
+)
+_DEVICE = Argument(
+    "device", "auto", "where the policy is computed: auto (a GPU if there is one), cpu, cuda:N"
+)
+_MEMORY = Argument(
+    "memory", "", "file of policy_node/save_memory and load_memory; empty: in out", "path"
+)
+_NAMESPACE = Argument(
+    "namespace", "", "namespace of every node, for robots side by side", "namespace"
+)
+_CLOCK = Argument(
+    "clock",
+    "",
+    "topic of the simulated time; empty: /clock, and in a namespace one of its own",
+    "topic",
+    optional=True,
+)
+_SIM_TIME = Argument(
+    "use_sim_time", "false", "take the time from a simulator's clock (see clock)", "bool"
+)
+_PICTURES = Argument(
+    "pictures", "true", "of a policy with a plan: a picture of each episode in out", "bool"
+)
+_RECORD = Argument("record", "false", "write one bag an episode", "bool")
+_OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
+_INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
+_EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot", "path")
+
+SIM_ARGUMENTS = (
+    Argument("world", "tabletop", "world", choices=tuple(WORLD_EMBODIMENT)),
+    Argument(
+        "task",
+        "",
+        "task of world "
+        + ", ".join(f"{world} (empty: {tasks[0]})" for world, tasks in TASKS.items()),
+        choices=tuple(name for tasks in TASKS.values() for name in tasks),
+        optional=True,
+    ),
+    _SPEC,
+    *MONITOR_ARGUMENTS,
+    _POLICY,
+    _SAMPLES,
+    _CONTEXT_STEPS,
+    _DEVICE,
+    Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
+    Argument(
+        "episodes",
+        "0",
+        "episodes to run, of the apartment 8 a trial; 0 means until Ctrl-C",
+        "int",
+        minimum=0,
+    ),
+    Argument("seed", "0", "seed of the first episode", "int", minimum=0),
+    Argument(
+        "cameras",
+        "",
+        "cameras to render, or none; empty: all of the world",
+        choices=tuple(name for names in CAMERAS.values() for name in names),
+        several=True,
+        optional=True,
+    ),
+    Argument("visuals", "primitives", "what the cameras see", choices=("primitives", "mesh")),
+    _PICTURES,
+    _RECORD,
+    _OUT,
+    _MEMORY,
+    _NAMESPACE,
+    _CLOCK,
+    Argument("network", "false", "let other machines hear and command the simulated robot", "bool"),
+    Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
+    Argument(
+        "command_timeout_s", "10", "lockstep: wait for a command before holding", "float", minimum=0
+    ),
+)
+ROBOT_ARGUMENTS = (
+    _EMBODIMENT,
+    Argument("policy", None, f"a model of models/, or a checkpoint folder; {_SHIPPED_RULE}"),
+    _SAMPLES,
+    _CONTEXT_STEPS,
+    _DEVICE,
+    Argument("task", "", "name of the task, told to the policy"),
+    _SPEC,
+    *MONITOR_ARGUMENTS,
+    _INSTRUCTION,
+    _PICTURES,
+    _RECORD,
+    _OUT,
+    _MEMORY,
+    _NAMESPACE,
+    _SIM_TIME,
+    _CLOCK,
+)
+RECORD_ARGUMENTS = (
+    _EMBODIMENT,
+    _INSTRUCTION,
+    _OUT,
+    _NAMESPACE,
+    _SIM_TIME,
+    _CLOCK,
+)
+GRAPHS = {
+    kind.name: kind
+    for kind in (
+        GraphKind(
+            "sim",
+            "the simulator, a policy and its episodes",
+            "embodied_rl launch sim task:=replace_object policy:=ptp_replace_object episodes:=3",
+            SIM_ARGUMENTS,
+        ),
+        GraphKind(
+            "robot",
+            "a policy and the command gate on a robot",
+            "embodied_rl launch robot embodiment:=my_robot.yaml policy:=ptp_replace_object",
+            ROBOT_ARGUMENTS,
+        ),
+        GraphKind(
+            "record",
+            "the recorder alone, driven by its start and stop services",
+            "embodied_rl launch record embodiment:=my_robot.yaml instruction:='put it back'",
+            RECORD_ARGUMENTS,
+        ),
+    )
+}
