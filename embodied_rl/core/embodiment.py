@@ -69,49 +69,57 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.kinematics import Chain, parse_chain
-from embodied_rl.core.scan import ScanGeometry, parse_scan
+from embodied_rl.core.message_types import (
+    COMMAND_TYPES,
+    COMPONENTS,
+    ENCODINGS,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    LASER_SCAN,
+    ODOMETRY,
+    POSE,
+    STREAM_FIELDS,
+    TWIST,
+    TWIST_STAMPED,
+    VELOCITY_TYPES,
+    XYZ,
+)
 from embodied_rl.core.schema import Section, parse_yaml, read_text
+from embodied_rl.core.streams import NANOSECONDS, Stream, meaning, parse_stream
 
-NANOSECONDS = 1_000_000_000
-
-JOINT_STATE = "sensor_msgs/msg/JointState"
-IMAGE = "sensor_msgs/msg/Image"
-POSE = "geometry_msgs/msg/PoseStamped"
-ODOMETRY = "nav_msgs/msg/Odometry"
-LASER_SCAN = "sensor_msgs/msg/LaserScan"
-JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-FLOAT_ARRAY = "std_msgs/msg/Float64MultiArray"
-TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
-TWIST = "geometry_msgs/msg/Twist"
-
-# type -> the fields a stream may take from it; an empty tuple means the message is one value
-STREAM_FIELDS: dict[str, tuple[str, ...]] = {
-    JOINT_STATE: ("position", "velocity", "effort"),
-    POSE: ("position", "orientation"),
-    ODOMETRY: ("position", "orientation", "yaw", "linear_velocity", "angular_velocity"),
-    IMAGE: (),
-    LASER_SCAN: (),
-}
-COMMAND_TYPES = (JOINT_TRAJECTORY, FLOAT_ARRAY, TWIST_STAMPED, TWIST)
-VELOCITY_TYPES = (TWIST_STAMPED, TWIST)
-
-# What a part of a pose or of an odometry is made of; orientation is a quaternion. Positions are in
-# the frame of the header, the velocities of an odometry in that of the robot (REP 105).
-XYZ = ("x", "y", "z")
-COMPONENTS: dict[str, tuple[str, ...]] = {
-    "position": XYZ,
-    "orientation": ("x", "y", "z", "w"),
-    "yaw": ("yaw",),
-    "linear_velocity": XYZ,
-    "angular_velocity": XYZ,
-}
+__all__ = [
+    "COMMAND_TYPES",
+    "COMPONENTS",
+    "ENCODINGS",
+    "FLOAT_ARRAY",
+    "IMAGE",
+    "JOINT_STATE",
+    "JOINT_TRAJECTORY",
+    "LASER_SCAN",
+    "NANOSECONDS",
+    "ODOMETRY",
+    "POSE",
+    "STREAM_FIELDS",
+    "TWIST",
+    "TWIST_DIMENSIONS",
+    "TWIST_STAMPED",
+    "VELOCITY_TYPES",
+    "XYZ",
+    "Command",
+    "Embodiment",
+    "Stream",
+    "Workspace",
+    "common_period_ns",
+]
 
 # Dimension of a velocity command -> (field of the odometry that measures it, component)
 TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
@@ -119,46 +127,6 @@ TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
     "linear_y": ("linear_velocity", "y"),
     "angular_z": ("angular_velocity", "z"),
 }
-
-# encoding -> (dtype, channels)
-ENCODINGS: dict[str, tuple[str, int]] = {
-    "rgb8": ("uint8", 3),
-    "mono8": ("uint8", 1),
-    "mono16": ("uint16", 1),
-    "16UC1": ("uint16", 1),
-    "32FC1": ("float32", 1),
-}
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One observation: a part of one topic, with its shape, unit, rate and maximum age."""
-
-    key: str
-    topic: str
-    type: str
-    shape: tuple[int, ...]
-    dtype: str
-    rate_hz: float
-    max_age_s: float
-    field: str = ""
-    joints: tuple[str, ...] = ()
-    encoding: str = ""
-    unit: str = ""
-    scan: ScanGeometry | None = None  # of a lidar's stream
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of the values: joints, or x, y, z and the like; none of an image or a scan."""
-        return self.joints or COMPONENTS.get(self.field, ())
-
-    @property
-    def period_ns(self) -> int:
-        return round(NANOSECONDS / self.rate_hz)
-
-    @property
-    def max_age_ns(self) -> int:
-        return round(self.max_age_s * NANOSECONDS)
 
 
 @dataclass(frozen=True)
@@ -222,7 +190,7 @@ class Embodiment:
     def parse(cls, text: str, origin: str = "<text>") -> Embodiment:
         """Validate the YAML ``text``; ``origin`` is the file name that errors carry."""
         root = Section(origin, "", parse_yaml(text, origin))
-        streams = {key: _stream(part) for key, part in root.children("streams")}
+        streams = {key: parse_stream(part) for key, part in root.children("streams")}
         commands = {key: _command(part) for key, part in root.children("commands")}
         names = [name for command in commands.values() for name in command.names]
         for name in names:
@@ -329,62 +297,10 @@ class Embodiment:
         content = {
             "commands": {key: [list(c.names), c.unit] for key, c in self.commands.items()},
             "control_rate_hz": self.control_rate_hz,
-            "streams": {key: _meaning(stream) for key, stream in streams.items()},
+            "streams": {key: meaning(stream) for key, stream in streams.items()},
         }
         canonical = json.dumps(content).encode()
         return hashlib.sha256(canonical).hexdigest()[:16]
-
-
-def _meaning(stream: Stream) -> list[object]:
-    """What a network takes the numbers of a stream for; a scan adds where its beams point."""
-    joints, shape = list(stream.joints), list(stream.shape)
-    scan = [] if stream.scan is None else [asdict(stream.scan)]
-    return [stream.type, stream.field, joints, stream.encoding, shape, stream.unit, *scan]
-
-
-def _stream(part: Section) -> Stream:
-    kind = part.choice("type", STREAM_FIELDS)
-    topic = part.relative_name("topic")
-    fields = STREAM_FIELDS[kind]
-    chosen = part.choice("field", fields) if fields else ""
-    joints: tuple[str, ...] = ()
-    encoding, dtype, scan = "", "float64", None
-    if kind == LASER_SCAN:
-        scan, dtype = parse_scan(part), "float32"
-        shape: tuple[int, ...] = (scan.beams,)
-    elif kind == JOINT_STATE:
-        joints = part.names("joints")
-        shape = (len(joints),)
-    elif fields:
-        shape = (len(COMPONENTS[chosen]),)
-    else:
-        encoding = part.choice("encoding", ENCODINGS)
-        dtype, channels = ENCODINGS[encoding]
-        shape = part.shape("shape")
-        expected_rank = 3 if channels > 1 else 2
-        if len(shape) != expected_rank or (channels > 1 and shape[2] != channels):
-            wanted = "[height, width, 3]" if channels > 1 else "[height, width]"
-            part.fail("shape", f"{wanted} for {encoding}", list(shape))
-    stream = Stream(
-        key=part.key,
-        topic=topic,
-        type=kind,
-        field=chosen,
-        joints=joints,
-        shape=shape,
-        dtype=dtype,
-        encoding=encoding,
-        unit=part.text("unit", default="m" if scan else ""),
-        scan=scan,
-        rate_hz=part.rate("rate_hz"),
-        max_age_s=part.positive("max_age_s"),
-    )
-    if scan is not None and stream.unit != "m":
-        part.fail("unit", "'m', the unit of every scan", f"'{stream.unit}'")
-    if stream.max_age_s * stream.rate_hz < 1:
-        part.fail("max_age_s", f"at least one period ({1 / stream.rate_hz:g} s)", stream.max_age_s)
-    part.done()
-    return stream
 
 
 def _command(part: Section) -> Command:

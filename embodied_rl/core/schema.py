@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import yaml
@@ -58,7 +58,16 @@ class Section:
             self.fail(key, "a finite number", _describe(value))
         return float(value)
 
-    def positive(self, key: str) -> float:
+    @overload
+    def positive(self, key: str) -> float: ...
+
+    @overload
+    def positive(self, key: str, default: None) -> float | None: ...
+
+    def positive(self, key: str, default: Any = _ABSENT) -> float | None:
+        """A finite number above 0; ``default`` where the key is absent."""
+        if default is not _ABSENT and self.value(key, None) is None:
+            return None
         value = self.number(key)
         if value <= 0:
             self.fail(key, "a finite number above 0", _describe(value))
@@ -84,8 +93,8 @@ class Section:
             self.fail(key, "a rate between 1e-3 and 1e6 Hz", value)
         return value
 
-    def choice(self, key: str, allowed: Iterable[str]) -> str:
-        value, allowed = self.value(key), list(allowed)
+    def choice(self, key: str, allowed: Iterable[str], default: Any = _ABSENT) -> str:
+        value, allowed = self.value(key, default), list(allowed)
         if value not in allowed:
             self.fail(key, f"one of {allowed}", _describe(value))
         return str(value)
