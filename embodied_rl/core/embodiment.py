@@ -65,16 +65,18 @@ its message, 0 rad is straight ahead, and beams around a full circle need no sec
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.frames import Frames, parse_frames
 from embodied_rl.core.kinematics import Chain, parse_chain
 from embodied_rl.core.message_types import (
     COMMAND_TYPES,
@@ -87,6 +89,8 @@ from embodied_rl.core.message_types import (
     LASER_SCAN,
     ODOMETRY,
     POSE,
+    RESERVED_TOPICS,
+    SINGLE_TYPES,
     STREAM_FIELDS,
     TWIST,
     TWIST_STAMPED,
@@ -94,7 +98,7 @@ from embodied_rl.core.message_types import (
     XYZ,
 )
 from embodied_rl.core.schema import Section, parse_yaml, read_text
-from embodied_rl.core.streams import NANOSECONDS, Stream, meaning, parse_stream
+from embodied_rl.core.streams import NANOSECONDS, Stream, foreign_unit, meaning, parse_stream
 
 __all__ = [
     "COMMAND_TYPES",
@@ -121,12 +125,11 @@ __all__ = [
     "common_period_ns",
 ]
 
-# Dimension of a velocity command -> (field of the odometry that measures it, component)
+# Dimension of a velocity command -> (field of the odometry or twist that measures it, component)
 TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
-    "linear_x": ("linear_velocity", "x"),
-    "linear_y": ("linear_velocity", "y"),
-    "angular_z": ("angular_velocity", "z"),
+    f"{kind}_{axis}": (f"{kind}_velocity", axis) for kind in ("linear", "angular") for axis in XYZ
 }
+BASE_LINK = "base_link"  # REP 105: the frame of a mobile base, in which its velocities are
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,13 @@ class Command:
     lower: np.ndarray
     upper: np.ndarray
     max_rate: np.ndarray  # unit per second: max_velocity or max_acceleration of the file
+    prefix: str = ""  # of the joints' names in messages
+    frame: str = ""  # of a velocity: the frame_id that its messages carry
+
+    @property
+    def wire_names(self) -> tuple[str, ...]:
+        """The joints' names as messages have them."""
+        return tuple(self.prefix + name for name in self.names)
 
     @property
     def velocity(self) -> bool:
@@ -173,6 +183,7 @@ class Embodiment:
     commands: dict[str, Command]
     chain: Chain | None = None
     workspace: Workspace | None = None
+    frames: Frames = Frames({})
     origin: str = "<memory>"
     text: str = field(default="", repr=False)
 
@@ -190,22 +201,32 @@ class Embodiment:
     def parse(cls, text: str, origin: str = "<text>") -> Embodiment:
         """Validate the YAML ``text``; ``origin`` is the file name that errors carry."""
         root = Section(origin, "", parse_yaml(text, origin))
-        streams = {key: parse_stream(part) for key, part in root.children("streams")}
-        commands = {key: _command(part) for key, part in root.children("commands")}
-        names = [name for command in commands.values() for name in command.names]
-        for name in names:
-            if names.count(name) > 1:
-                root.fail("commands", "each joint in one command group", f"'{name}' twice")
+        prefix = root.text("prefix", default="")
+        base_frame = root.text("base_frame", default="base_link")
+        frames = parse_frames(root)
+        commands = {key: _command(part, prefix) for key, part in root.children("commands")}
+        limits = {
+            name: (float(command.lower[i]), float(command.upper[i]))
+            for command in commands.values()
+            for i, name in enumerate(command.names)
+            if not command.velocity and command.unit in ("", "rad")
+        }
+        streams = {
+            key: _limited(parse_stream(part, prefix, base_frame, frames), limits)
+            for key, part in root.children("streams")
+        }
+        check_groups(root, streams, commands)
         chain_part = root.optional_child("kinematics")
         workspace_part = root.optional_child("workspace")
         embodiment = cls(
             name=root.text("name"),
             control_rate_hz=root.rate("control_rate_hz"),
-            base_frame=root.text("base_frame", default="base_link"),
+            base_frame=base_frame,
             streams=streams,
             commands=commands,
             chain=parse_chain(chain_part) if chain_part else None,
             workspace=_workspace(workspace_part) if workspace_part else None,
+            frames=frames,
             origin=origin,
             text=text,
         )
@@ -303,20 +324,36 @@ class Embodiment:
         return hashlib.sha256(canonical).hexdigest()[:16]
 
 
-def _command(part: Section) -> Command:
+def _limited(stream: Stream, limits: Mapping[str, tuple[float, float]]) -> Stream:
+    """The stream with the limits of the joints whose angles it measures; not of endless ones."""
+    if stream.type != JOINT_STATE or stream.field != "position" or stream.unit not in ("", "rad"):
+        return stream
+    endless = stream.continuous or (None,) * len(stream.joints)
+    found = [
+        limits.get(joint) if centre is None else None
+        for joint, centre in zip(stream.joints, endless, strict=True)
+    ]
+    return replace(stream, limits=tuple(found))
+
+
+def _command(part: Section, prefix: str) -> Command:
     kind = part.choice("type", COMMAND_TYPES)
     moving = kind in VELOCITY_TYPES
     names = _dimensions(part) if moving else part.names("joints")
+    if kind in SINGLE_TYPES and len(names) > 1:
+        part.fail("joints", f"one, for {kind} holds one target", list(names))
     rate = "max_acceleration" if moving else "max_velocity"
     command = Command(
         key=part.key,
         topic=part.relative_name("topic"),
         type=kind,
         names=names,
-        unit="m/s, rad/s" if moving else part.text("unit", default=""),
+        unit="m/s, rad/s" if moving else _command_unit(part),
         lower=part.vector("lower", len(names)),
         upper=part.vector("upper", len(names)),
         max_rate=part.vector(rate, len(names)),
+        prefix="" if moving else part.text("prefix", default=prefix),
+        frame=part.text("frame", default=BASE_LINK) if moving else "",
     )
     if not np.all(command.lower < command.upper):
         part.fail("lower", "every value below 'upper'", command.lower.tolist())
@@ -329,12 +366,62 @@ def _command(part: Section) -> Command:
     return command
 
 
+def _command_unit(part: Section) -> str:
+    unit = part.text("unit", default="")
+    known = foreign_unit(unit)
+    if known is not None:
+        part.fail("unit", f"'{known}', which controllers of ROS 2 take (REP 103)", f"'{unit}'")
+    return unit
+
+
 def _dimensions(part: Section) -> tuple[str, ...]:
     names = part.names("dimensions")
     unknown = [name for name in names if name not in TWIST_DIMENSIONS]
     if unknown:
         part.fail("dimensions", f"names among {list(TWIST_DIMENSIONS)}", unknown)
     return names
+
+
+def check_groups(
+    root: Section, streams: Mapping[str, Stream], commands: Mapping[str, Command]
+) -> None:
+    """What no stream or command shows by itself: who shares a topic, and who is measured.
+
+    Raises:
+        UserError: two commands or two types on one topic, a topic of the stack itself, a joint
+            twice, or one that no stream measures.
+    """
+    types: dict[str, str] = {}
+    for key, stream in streams.items():
+        _check_reserved(root, f"streams.{key}.topic", stream.topic)
+        if types.setdefault(stream.topic, stream.type) != stream.type:
+            root.fail(f"streams.{key}.type", f"'{types[stream.topic]}', as of the other stream of "
+                      f"topic '{stream.topic}'", f"'{stream.type}'")  # fmt: skip
+    taken: dict[str, str] = {}
+    for key, command in commands.items():
+        _check_reserved(root, f"commands.{key}.topic", command.topic)
+        other = taken.setdefault(command.topic, key)
+        if other != key:
+            root.fail(f"commands.{key}.topic", f"another than that of '{other}'", command.topic)
+        if command.topic in types:
+            root.fail(f"commands.{key}.topic", "a topic that is no stream's", command.topic)
+    names = [name for command in commands.values() for name in command.names]
+    measured = {joint for stream in streams.values() for joint in stream.joints}
+    for name in names:
+        if names.count(name) > 1:
+            root.fail("commands", "each joint in one command group", f"'{name}' twice")
+    for key, command in commands.items():
+        unknown = [] if command.velocity else [j for j in command.names if j not in measured]
+        if unknown and measured:
+            near = difflib.get_close_matches(unknown[0], sorted(measured), 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            seen = f"'{unknown[0]}'{hint}"
+            root.fail(f"commands.{key}.joints", "joints that a stream measures", seen)
+
+
+def _check_reserved(root: Section, key: str, topic: str) -> None:
+    if topic in RESERVED_TOPICS:
+        root.fail(key, "a topic of the robot; the stack itself speaks on that one", f"'{topic}'")
 
 
 def _workspace(part: Section) -> Workspace:

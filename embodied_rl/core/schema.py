@@ -14,6 +14,7 @@ import yaml
 
 from embodied_rl.core.errors import UserError
 
+MANY = 8  # options that still fit into one line of an error
 _ABSENT = object()
 _RELATIVE_NAME = re.compile(r"^(~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
 
@@ -79,6 +80,18 @@ class Section:
             self.fail(key, "a whole number above 0", _describe(value))
         return value
 
+    def whole(self, key: str) -> int:
+        value = self.value(key)
+        if type(value) is not int or value < 0:
+            self.fail(key, "a whole number of 0 or more", _describe(value))
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.value(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, "true or false", _describe(value))
+        return value
+
     def at_least_zero(self, key: str, default: Any = _ABSENT) -> float:
         value = self.value(key, default)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -96,7 +109,7 @@ class Section:
     def choice(self, key: str, allowed: Iterable[str], default: Any = _ABSENT) -> str:
         value, allowed = self.value(key, default), list(allowed)
         if value not in allowed:
-            self.fail(key, f"one of {allowed}", _describe(value))
+            self.fail(key, _options(value, allowed), _describe(value))
         return str(value)
 
     def relative_name(self, key: str) -> str:
@@ -217,6 +230,14 @@ def load_yaml_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping, saw {type(data).__name__}")
     return data
+
+
+def _options(value: Any, allowed: list[str]) -> str:
+    """What may be chosen; of many only what comes near, and docs/embodiment.md has them all."""
+    if len(allowed) <= MANY:
+        return f"one of {allowed}"
+    near = difflib.get_close_matches(str(value), allowed, 3) or allowed[:3]
+    return f"one of {len(allowed)} names such as {near} (docs/embodiment.md)"
 
 
 def _describe(value: Any) -> str:

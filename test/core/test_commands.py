@@ -313,7 +313,7 @@ def test_state_watch_reorders_by_name_over_groups():
 
 
 def test_state_watch_names_an_unmeasured_joint():
-    body = Embodiment.parse(changed("streams.grip", ABSENT))
+    body = Embodiment.parse(changed("streams.grip.field", "velocity"))
     with pytest.raises(UserError, match="streams: .*none of finger"):
         StateWatch(body)
 
