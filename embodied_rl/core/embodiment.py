@@ -98,9 +98,17 @@ from embodied_rl.core.message_types import (
     XYZ,
 )
 from embodied_rl.core.schema import Section, parse_yaml, read_text
-from embodied_rl.core.streams import NANOSECONDS, Stream, foreign_unit, meaning, parse_stream
+from embodied_rl.core.streams import (
+    BASE_LINK,
+    NANOSECONDS,
+    Stream,
+    foreign_unit,
+    meaning,
+    parse_stream,
+)
 
 __all__ = [
+    "BASE_LINK",
     "COMMAND_TYPES",
     "COMPONENTS",
     "ENCODINGS",
@@ -129,7 +137,7 @@ __all__ = [
 TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
     f"{kind}_{axis}": (f"{kind}_velocity", axis) for kind in ("linear", "angular") for axis in XYZ
 }
-BASE_LINK = "base_link"  # REP 105: the frame of a mobile base, in which its velocities are
+ALIKE = 0.88  # share of two names from which on one is taken for a misspelling of the other
 
 
 @dataclass(frozen=True)
@@ -202,7 +210,7 @@ class Embodiment:
         """Validate the YAML ``text``; ``origin`` is the file name that errors carry."""
         root = Section(origin, "", parse_yaml(text, origin))
         prefix = root.text("prefix", default="")
-        base_frame = root.text("base_frame", default="base_link")
+        base_frame = root.text("base_frame", default=BASE_LINK)
         frames = parse_frames(root)
         commands = {key: _command(part, prefix) for key, part in root.children("commands")}
         limits = {
@@ -410,13 +418,15 @@ def check_groups(
     for name in names:
         if names.count(name) > 1:
             root.fail("commands", "each joint in one command group", f"'{name}' twice")
+    # A gripper without feedback is nobody's fault, a name that is nearly that of a measured joint
+    # which nobody commands is.
+    idle = sorted(measured - set(names))
     for key, command in commands.items():
-        unknown = [] if command.velocity else [j for j in command.names if j not in measured]
-        if unknown and measured:
-            near = difflib.get_close_matches(unknown[0], sorted(measured), 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            seen = f"'{unknown[0]}'{hint}"
-            root.fail(f"commands.{key}.joints", "joints that a stream measures", seen)
+        for name in () if command.velocity else command.names:
+            near = [] if name in measured else difflib.get_close_matches(name, idle, 1, ALIKE)
+            if near:
+                expected = f"a joint that a stream measures, such as '{near[0]}'"
+                root.fail(f"commands.{key}.joints", expected, f"'{name}'")
 
 
 def _check_reserved(root: Section, key: str, topic: str) -> None:

@@ -121,6 +121,11 @@ def _crop(part: Section, whole: tuple[int, int]) -> tuple[int, int, int, int] | 
     return left, top, width, height
 
 
+def source_of(stream: Any) -> Source:
+    """What the driver sends; by default what the policy sees."""
+    return stream.source or Source(stream.encoding, (stream.shape[0], stream.shape[1]))
+
+
 def verbatim(stream: Any, message: Any) -> bool:
     """Whether the bytes of a sensor_msgs/Image that proved sound are the stream's pixels."""
     return (
@@ -138,7 +143,7 @@ def read_image(stream: Any, message: Any) -> np.ndarray:
     Raises:
         MessageError: another encoding or size than declared, or bytes that do not fit them.
     """
-    source: Source = stream.source
+    source = source_of(stream)
     if stream.type == COMPRESSED_IMAGE:
         encoding, pixels = _decompressed(stream, message)
     else:
@@ -188,7 +193,7 @@ def _row_bytes(encoding: str, width: int) -> int:
 
 def _checked(stream: Any, encoding: str) -> str:
     """The encoding of a message, if it is the declared one, or what the policy sees already."""
-    source: Source = stream.source
+    source = source_of(stream)
     if encoding in (source.encoding, stream.encoding):
         return encoding
     if encoding in CONVERTIBLE[stream.encoding]:
@@ -201,7 +206,7 @@ def _checked(stream: Any, encoding: str) -> str:
 
 
 def _check_size(stream: Any, height: int, width: int) -> None:
-    source: Source = stream.source
+    source = source_of(stream)
     if (height, width) in (source.shape, stream.shape[:2]):
         return
     tall, wide = source.shape
@@ -246,7 +251,7 @@ def _decompressed(stream: Any, message: Any) -> tuple[str, np.ndarray]:
     scale: tuple[float, float] | None = None
     if depth:
         kind = message.format.split(";")[0].strip()
-        encoding = _checked(stream, kind if kind in _DEPTH else stream.source.encoding)
+        encoding = _checked(stream, kind if kind in _DEPTH else source_of(stream).encoding)
         if len(data) < DEPTH_HEADER.size:
             raise MessageError(f"{stream.topic}: expected a compressed depth image, saw no header")
         _, a, b = DEPTH_HEADER.unpack_from(data)
@@ -274,7 +279,7 @@ def _decompressed(stream: Any, message: Any) -> tuple[str, np.ndarray]:
 def _stored(stream: Any, pixels: np.ndarray) -> str:
     """The encoding of what OpenCV unpacks; refuses another than declared."""
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    wanted = stream.source.encoding
+    wanted = source_of(stream).encoding
     kinds = {
         ("uint8", 1): ("mono8",),
         ("uint8", 3): ("bgr8", "rgb8"),

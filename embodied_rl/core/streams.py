@@ -28,6 +28,7 @@ from embodied_rl.core.message_types import (
     JOINT_STATE,
     JOY,
     LASER_SCAN,
+    ODOMETRY,
     POINT_CLOUD,
     POSE,
     POSE_COVARIANCE,
@@ -38,6 +39,8 @@ from embodied_rl.core.scan import ScanGeometry, parse_scan
 from embodied_rl.core.schema import Section
 
 NANOSECONDS = 1_000_000_000
+
+BASE_LINK = "base_link"  # REP 105: the frame of a mobile base, in which its velocities are
 
 # Where the time of a sample comes from: the header of its message, or when it was received.
 HEADER, RECEIVE = "header", "receive"
@@ -313,4 +316,6 @@ def _frame(part: Section, kind: str, chosen: str, names: tuple[str, ...], base_f
         return part.text("frame", default="")
     if chosen not in FRAMED.get(kind, ()):
         return ""
+    if kind == ODOMETRY and base_frame == BASE_LINK:
+        return part.text("frame", default="")  # a pose of the base itself, in a frame of its own
     return part.text("frame", default=base_frame if kind in FRAME_BOUND else "")

@@ -27,9 +27,9 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.core.commands import StateWatch
-from embodied_rl.core.decode import decode, stamp_ns
+from embodied_rl.core.decode import StreamDecoder, stamp_ns
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment, Stream
-from embodied_rl.core.errors import UserError
+from embodied_rl.core.errors import NotForThisStream, UserError
 from embodied_rl.core.gate import CommandGate, GateState
 from embodied_rl.core.heartbeat import Heartbeat
 from embodied_rl.core.policy import ActionChunk
@@ -78,7 +78,7 @@ class CommandGateNode(Node):
         self._executed = self.create_publisher(JointTrajectory, "command/executed", qos.EXECUTED)
         self._actuators = {
             key: self.create_publisher(
-                messages.MESSAGE_CLASSES[command.type], command.topic, qos.COMMANDS
+                messages.message_class(command.type), command.topic, qos.COMMANDS
             )
             for key, command in self.embodiment.commands.items()
         }
@@ -101,10 +101,13 @@ class CommandGateNode(Node):
         measured: dict[str, list[Stream]] = {}
         for stream in self.embodiment.require(self._watch.keys).values():
             measured.setdefault(stream.topic, []).append(stream)
+        self._decoders = {
+            key: StreamDecoder(self.embodiment.streams[key]) for key in self._watch.keys
+        }
         self._sensors = [
             Subscriber(
                 self,
-                messages.MESSAGE_CLASSES[group[0].type],
+                messages.message_class(group[0].type),
                 topic,
                 functools.partial(self._on_state, group),
                 qos.stream(group[0].type),
@@ -122,7 +125,10 @@ class CommandGateNode(Node):
     def _on_state(self, group: list[Stream], message) -> None:
         for stream in group:
             try:
-                self._watch.add(stream.key, decode(stream, message))
+                sample = self._decoders[stream.key](message, messages.now_ns(self))
+                self._watch.add(stream.key, sample)
+            except NotForThisStream:
+                continue
             except UserError as error:
                 self._complain(str(error))
         self._advance()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_cases import ABSENT, MS, PERIOD_NS, changed, robot, sample, tip
+from core_cases import MS, PERIOD_NS, changed, robot, sample, tip
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
