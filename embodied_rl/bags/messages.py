@@ -24,6 +24,7 @@ from embodied_rl.core.decode import StreamDecoder, stamp_ns
 from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, Stream
 from embodied_rl.core.errors import MessageError, quoted
 from embodied_rl.core.images import verbatim
+from embodied_rl.core.message_types import GRIPPER_COMMAND
 from embodied_rl.core.streams import HEADER
 from embodied_rl.core.window import Sample
 
@@ -31,10 +32,21 @@ _ENDIAN = {b"\x00\x00": ">", b"\x00\x01": "<"}  # plain CDR, big and little
 _UNREADABLE = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
 
 
+# of packages that the store below lacks
+_MORE = {GRIPPER_COMMAND: "float64 position\nfloat64 max_effort\n"}
+
+
+def _new_store() -> Typestore:
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name, definition in _MORE.items():
+        store.register(get_types_from_msg(definition, name))
+    return store
+
+
 @cache
 def standard_types() -> Typestore:
     """The messages of ROS 2 Jazzy; building this store takes a fifth of a second."""
-    return get_typestore(Stores.ROS2_JAZZY)
+    return _new_store()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ class Decoder:
         self._store = standard_types()
         unknown = [t for t in topics if t.type not in self._store.types and t.definition]
         if unknown:  # a store of its own: what one bag defines must not leak into the next
-            self._store = get_typestore(Stores.ROS2_JAZZY)
+            self._store = _new_store()
         for topic in unknown:
             self._learn(topic)
         self._joint_states = _JointStates()
