@@ -27,7 +27,17 @@ MESSAGES = (
 
 # What a module imports decides the extra. Reading bags and the numpy core need the base alone: a
 # machine that only converts bags installs neither torch nor a simulator nor ROS.
-BASE = ["numpy", "PyYAML", "scipy", "safetensors", "rosbags", "mcap", "rich", "tyro"]
+BASE = [
+    "numpy",
+    "PyYAML",
+    "scipy",
+    "safetensors",
+    "opencv-python-headless",  # pictures of other encodings and sizes, and compressed ones
+    "rosbags",
+    "mcap",
+    "rich",
+    "tyro",
+]
 EXTRAS = {
     "ros": [
         "ros-jazzy-rclpy",

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.commands import TrajectoryTrack
-from embodied_rl.core.decode import stamp_ns
-from embodied_rl.core.decode_commands import read_targets, read_trajectory
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, TWIST_STAMPED, Embodiment
+from embodied_rl.core.decode_commands import read_targets, read_trajectory, target_stamp_ns
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment
 
 # A base whose commands fall silent stops by a timeout of its own (0.5 s by default in ros2_control)
 # that a bag does not tell: for longer than this only rest is known to last.
@@ -149,13 +148,13 @@ class ActionLog:
         if isinstance(group, _Arrays):
             command = self._embodiment.commands[key]
             values = read_targets(message, command)
-            given_ns = stamp_ns(message.header) if command.type == TWIST_STAMPED else 0
-            given_ns = given_ns or log_time_ns  # no stamp: it counts from when it arrives
+            # without a stamp it counts from when it arrives
+            given_ns = target_stamp_ns(message, command) or log_time_ns
             group.items.append(_Given(given_ns, np.zeros(0, np.int64), values, number))
             return
         names: Sequence[str] = self._embodiment.action_names
         if key:
-            names = self._embodiment.commands[key].names
+            names = self._embodiment.commands[key].wire_names
         start_ns, times_ns, values = read_trajectory(message, names, topic)
         if start_ns == 0:  # the convention for "starts when it arrives"
             start_ns, times_ns = log_time_ns, times_ns + log_time_ns

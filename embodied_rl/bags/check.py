@@ -114,13 +114,16 @@ def check(
 
 
 def _check_rates(reader: EpisodeReader) -> None:
-    """A line for each topic that came in slower than its streams declare."""
-    for topic, (count, first_ns, last_ns) in reader.arrivals.items():
-        stream = reader.streams[topic][0]
-        if last_ns <= first_ns:
+    """A line for each topic on which a stream came in slower than it declares."""
+    told: set[str] = set()
+    for key, (count, first_ns, last_ns) in reader.arrivals.items():
+        stream = reader.embodiment.streams[key]
+        topic = f"{reader.namespace}/{stream.topic}"
+        if last_ns <= first_ns or topic in told:
             continue
         rate_hz = (count - 1) / ((last_ns - first_ns) / NANOSECONDS)
         if rate_hz < LOWEST_RATE * stream.rate_hz:
+            told.add(topic)
             reader.report.add(
                 topic,
                 f"at least {LOWEST_RATE * stream.rate_hz:g} Hz (80 % of the declared rate)",

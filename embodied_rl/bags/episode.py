@@ -19,10 +19,10 @@ from embodied_rl.bags.read import Bag
 from embodied_rl.bags.report import Report
 from embodied_rl.bags.storage import Message
 from embodied_rl.bags.timeline import FAR_NS, Timeline
-from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
-from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
+from embodied_rl.core.streams import HEADER
 from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
 
 SLACK_NS = NANOSECONDS // 10  # a row waits this long for samples that come out of order
@@ -159,7 +159,7 @@ class EpisodeReader:
         self.keys = tuple(self.embodiment.streams if keys is None else keys)
         self.info, self.instruction = facts.info, facts.instruction
         self.streams = self._present_streams()  # topic -> asked-for streams that the bag has
-        self.arrivals: dict[str, tuple[int, int, int]] = {}  # topic -> count, first, last stamp
+        self.arrivals: dict[str, tuple[int, int, int]] = {}  # key -> count, first, last stamp
         self._commands = self._command_topics()
         self._decoder = Decoder(bag.topics.values())
         self._sample = SampleDecoder(copy)
@@ -257,29 +257,34 @@ class EpisodeReader:
     def _samples(self, message: Message):
         """The decoded streams of a message, once its stamp has proved sound."""
         streams = self.streams[message.topic]
-        found: list[tuple[str, Sample]] = []
         try:
             decoded = self._decoder(message.topic, streams[0].type, message.data)
-            stamp = stamp_ns(decoded.header)
         except MessageError as error:
             self.report.add_error(message.topic, error)
             return
+        received_ns = self._on_stamp_clock(message.log_time_ns)
+        found: dict[int, list[tuple[str, Sample]]] = {}  # by stamp: a TF message has several
         for stream in streams:
             try:
-                found.append((stream.key, self._sample(stream, decoded)))
+                sample = self._sample(stream, decoded, received_ns)
+            except NotForThisStream:
+                continue
             except MessageError as error:
                 self.report.add_error(message.topic, error)
-        if found:
-            if self._clock_offset_ns is None:
-                self._clock_offset_ns = message.log_time_ns - stamp
-            content = Samples(found, self._number)
+                continue
+            found.setdefault(sample.stamp_ns, []).append((stream.key, sample))
+            if self._clock_offset_ns is None and stream.stamps == HEADER:
+                self._clock_offset_ns = message.log_time_ns - sample.stamp_ns
+        for stamp, items in found.items():
+            content = Samples(items, self._number)
             for accepted in self._timeline.push(message.topic, stamp, content):
-                self._note_arrival(message.topic, accepted.stamp_ns)
+                for key, _ in accepted.content.items:
+                    self._note_arrival(key, accepted.stamp_ns)
                 yield accepted
 
-    def _note_arrival(self, topic: str, stamp: int) -> None:
-        count, first, last = self.arrivals.get(topic, (0, stamp, stamp))
-        self.arrivals[topic] = (count + 1, min(first, stamp), max(last, stamp))
+    def _note_arrival(self, key: str, stamp: int) -> None:
+        count, first, last = self.arrivals.get(key, (0, stamp, stamp))
+        self.arrivals[key] = (count + 1, min(first, stamp), max(last, stamp))
 
     def _take(self, key: str, sample: Sample) -> None:
         arrival = self._builder.add(key, sample)

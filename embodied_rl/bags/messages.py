@@ -20,19 +20,33 @@ from rosbags.typesys import (
 from rosbags.typesys.store import Typestore
 
 from embodied_rl.bags.storage import TopicInfo
-from embodied_rl.core.decode import decode, stamp_ns
+from embodied_rl.core.decode import StreamDecoder, stamp_ns
 from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, Stream
-from embodied_rl.core.errors import MessageError
+from embodied_rl.core.errors import MessageError, quoted
+from embodied_rl.core.images import verbatim
+from embodied_rl.core.message_types import GRIPPER_COMMAND
+from embodied_rl.core.streams import HEADER
 from embodied_rl.core.window import Sample
 
 _ENDIAN = {b"\x00\x00": ">", b"\x00\x01": "<"}  # plain CDR, big and little
 _UNREADABLE = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
 
 
+# of packages that the store below lacks
+_MORE = {GRIPPER_COMMAND: "float64 position\nfloat64 max_effort\n"}
+
+
+def _new_store() -> Typestore:
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name, definition in _MORE.items():
+        store.register(get_types_from_msg(definition, name))
+    return store
+
+
 @cache
 def standard_types() -> Typestore:
     """The messages of ROS 2 Jazzy; building this store takes a fifth of a second."""
-    return get_typestore(Stores.ROS2_JAZZY)
+    return _new_store()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,7 @@ class Decoder:
         self._store = standard_types()
         unknown = [t for t in topics if t.type not in self._store.types and t.definition]
         if unknown:  # a store of its own: what one bag defines must not leak into the next
-            self._store = get_typestore(Stores.ROS2_JAZZY)
+            self._store = _new_store()
         for topic in unknown:
             self._learn(topic)
         self._joint_states = _JointStates()
@@ -120,7 +134,8 @@ class Decoder:
             return self._store.deserialize_cdr(data, kind)
         except _UNREADABLE as error:
             raise MessageError(
-                f"{topic}: expected {kind}, saw {len(data)} bytes that are not one ({error})"
+                f"{topic}: expected {kind}, saw {len(data)} bytes that are not one "
+                f"({quoted(str(error))})"
             ) from error
 
 
@@ -135,23 +150,29 @@ class SampleDecoder:
     def __init__(self, copy: bool):
         self._copy = copy
         self._sound: set[tuple[str, str, int, int, int, int]] = set()
+        self._decoders: dict[str, StreamDecoder] = {}
 
-    def __call__(self, stream: Stream, message: Any) -> Sample:
-        """The sample of a stream in a message.
+    def __call__(self, stream: Stream, message: Any, received_ns: int | None = None) -> Sample:
+        """The sample of a stream in a message that was recorded at ``received_ns``.
 
         Raises:
+            NotForThisStream: it has nothing for the stream, or the stream is not whole yet.
             MessageError: the message must not reach a policy.
         """
+        if stream.key not in self._decoders:
+            self._decoders[stream.key] = StreamDecoder(stream)
+        decode = self._decoders[stream.key]
         if self._copy or not isinstance(message, Image) or message.is_bigendian:
-            return decode(stream, message)
+            return decode(message, received_ns)
         make = (
             stream.key, message.encoding, message.height, message.width, message.step,
             len(message.data),
         )  # fmt: skip
         stamp = stamp_ns(message.header)
         if make not in self._sound or stamp <= 0:
-            sample = decode(stream, message)
-            self._sound.add(make)
+            sample = decode(message, received_ns)
+            if stream.stamps == HEADER and verbatim(stream, message):
+                self._sound.add(make)
             return sample
         pixels = np.frombuffer(message.data, dtype=np.dtype(stream.dtype).newbyteorder("<"))
         return Sample(stamp, pixels.astype(stream.dtype, copy=False).reshape(stream.shape))

@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.decode import stamp_ns
-from embodied_rl.core.embodiment import FLOAT_ARRAY, NANOSECONDS, TWIST_STAMPED, Command
-from embodied_rl.core.errors import MessageError
+from embodied_rl.core.embodiment import NANOSECONDS, Command
+from embodied_rl.core.errors import MessageError, quoted
+from embodied_rl.core.message_types import (
+    FLOAT,
+    FLOAT_ARRAY,
+    GRIPPER_COMMAND,
+    STAMPED_TARGETS,
+    TWIST_STAMPED,
+)
 
 
 def read_trajectory(
@@ -23,19 +30,21 @@ def read_trajectory(
     place = {name: i for i, name in enumerate(message.joint_names)}
     if set(place) != set(names) or len(place) != len(message.joint_names):
         raise MessageError(
-            f"{topic}: expected the joints {list(names)}, saw {list(message.joint_names)}"
+            f"{topic}: expected the joints {quoted(names)}, saw {quoted(message.joint_names)}"
         )
     if not len(message.points):
         raise MessageError(f"{topic}: expected points, saw none")
     widths = {len(point.positions) for point in message.points}
     if widths != {len(place)}:
-        raise MessageError(f"{topic}: expected {len(place)} positions a point, saw {widths}")
+        raise MessageError(
+            f"{topic}: expected {len(place)} positions a point, saw {sorted(widths)[:5]}"
+        )
     stamp = stamp_ns(message.header)
     offsets = [
         p.time_from_start.sec * NANOSECONDS + p.time_from_start.nanosec for p in message.points
     ]
     if offsets[0] <= 0 or any(b <= a for a, b in zip(offsets, offsets[1:], strict=False)):
-        raise MessageError(f"{topic}: expected rising times_from_start above 0, saw {offsets}")
+        raise MessageError(f"{topic}: expected rising times_from_start above 0, saw others")
     order = [place[name] for name in names]
     positions = np.array([point.positions for point in message.points], dtype=np.float64)[:, order]
     if not np.all(np.isfinite(positions)):
@@ -44,21 +53,53 @@ def read_trajectory(
     return stamp, stamp + np.array(offsets, dtype=np.int64), positions
 
 
+def target_stamp_ns(message: Any, command: Command) -> int:
+    """Stamp of a command that is in force at once; 0 where its type has none."""
+    return stamp_ns(message.header) if command.type in STAMPED_TARGETS else 0
+
+
 def read_targets(message: Any, command: Command) -> np.ndarray:
-    """Targets ``(n,)`` of a command that is in force at once: an array of positions, or a twist.
+    """Targets ``(n,)`` of a command that is in force at once: positions, or a twist.
 
     Raises:
-        MessageError: another count, a value that is not finite, or a velocity along a dimension
-            that the robot has not.
+        MessageError: another count, other joints, a value that is not finite, or a velocity along
+            a dimension that the robot has not.
     """
-    if command.type != FLOAT_ARRAY:
+    if command.velocity:
         return _twist(message.twist if command.type == TWIST_STAMPED else message, command)
-    values = np.array(message.data, dtype=np.float64)
-    if values.shape != (len(command.names),) or not np.all(np.isfinite(values)):
+    found: Sequence[float]
+    if command.type == FLOAT_ARRAY:
+        found = message.data
+    elif command.type == FLOAT:
+        found = [message.data]
+    elif command.type == GRIPPER_COMMAND:
+        found = [message.position]
+    else:
+        found = _by_name(message, command)
+    if len(found) != len(command.names):
         raise MessageError(
-            f"{command.topic}: expected {len(command.names)} finite values, saw {values.tolist()}"
+            f"{command.topic}: expected {len(command.names)} finite values, saw {len(found)}"
+        )
+    values = np.array(found, dtype=np.float64)
+    if not np.all(np.isfinite(values)):
+        where = int(np.argmin(np.isfinite(values)))
+        raise MessageError(
+            f"{command.topic}: expected {len(values)} finite values, "
+            f"saw {command.names[where]} = {values[where]}"
         )
     return values
+
+
+def _by_name(message: Any, command: Command) -> list[float]:
+    """Positions of a sensor_msgs/JointState in the order of the command's joints."""
+    place = {name: i for i, name in enumerate(message.name)}
+    sound = set(place) == set(command.wire_names) and len(place) == len(message.name)
+    if not sound or len(message.position) != len(place):
+        raise MessageError(
+            f"{command.topic}: expected a position of each of {quoted(command.wire_names)}, "
+            f"saw {len(message.position)} of {quoted(message.name)}"
+        )
+    return [message.position[place[name]] for name in command.wire_names]
 
 
 def _twist(twist: Any, command: Command) -> np.ndarray:
@@ -74,6 +115,6 @@ def _twist(twist: Any, command: Command) -> np.ndarray:
         if value and name not in command.names:
             raise MessageError(
                 f"{command.topic}: {name}: expected 0, for this robot has only "
-                f"{list(command.names)}, saw {value:g}"
+                f"{list(command.names)}, saw another velocity"
             )
     return np.array([found[name] for name in command.names])

@@ -68,125 +68,74 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from embodied_rl.core.command_groups import (
+    TWIST_DIMENSIONS,
+    Command,
+    StopService,
+    check_groups,
+    parse_command,
+    parse_stop_services,
+)
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.frames import Frames, parse_frames
 from embodied_rl.core.kinematics import Chain, parse_chain
-from embodied_rl.core.scan import ScanGeometry, parse_scan
+from embodied_rl.core.message_types import (
+    COMMAND_TYPES,
+    COMPONENTS,
+    ENCODINGS,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    LASER_SCAN,
+    ODOMETRY,
+    POSE,
+    STREAM_FIELDS,
+    TWIST,
+    TWIST_STAMPED,
+    VELOCITY_TYPES,
+    XYZ,
+)
 from embodied_rl.core.schema import Section, parse_yaml, read_text
+from embodied_rl.core.streams import (
+    BASE_LINK,
+    NANOSECONDS,
+    Stream,
+    meaning,
+    parse_stream,
+)
 
-NANOSECONDS = 1_000_000_000
-
-FOLLOWING_S = 0.25  # of its fastest motion a joint may lag behind its target, unless declared
-DEFAULT_AHEAD_S = 0.1  # and two control periods at least
-
-JOINT_STATE = "sensor_msgs/msg/JointState"
-IMAGE = "sensor_msgs/msg/Image"
-POSE = "geometry_msgs/msg/PoseStamped"
-ODOMETRY = "nav_msgs/msg/Odometry"
-LASER_SCAN = "sensor_msgs/msg/LaserScan"
-JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-FLOAT_ARRAY = "std_msgs/msg/Float64MultiArray"
-TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
-TWIST = "geometry_msgs/msg/Twist"
-
-# type -> the fields a stream may take from it; an empty tuple means the message is one value
-STREAM_FIELDS: dict[str, tuple[str, ...]] = {
-    JOINT_STATE: ("position", "velocity", "effort"),
-    POSE: ("position", "orientation"),
-    ODOMETRY: ("position", "orientation", "yaw", "linear_velocity", "angular_velocity"),
-    IMAGE: (),
-    LASER_SCAN: (),
-}
-COMMAND_TYPES = (JOINT_TRAJECTORY, FLOAT_ARRAY, TWIST_STAMPED, TWIST)
-VELOCITY_TYPES = (TWIST_STAMPED, TWIST)
-
-# What a part of a pose or of an odometry is made of; orientation is a quaternion. Positions are in
-# the frame of the header, the velocities of an odometry in that of the robot (REP 105).
-XYZ = ("x", "y", "z")
-COMPONENTS: dict[str, tuple[str, ...]] = {
-    "position": XYZ,
-    "orientation": ("x", "y", "z", "w"),
-    "yaw": ("yaw",),
-    "linear_velocity": XYZ,
-    "angular_velocity": XYZ,
-}
-
-# Dimension of a velocity command -> (field of the odometry that measures it, component)
-TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
-    "linear_x": ("linear_velocity", "x"),
-    "linear_y": ("linear_velocity", "y"),
-    "angular_z": ("angular_velocity", "z"),
-}
-
-# encoding -> (dtype, channels)
-ENCODINGS: dict[str, tuple[str, int]] = {
-    "rgb8": ("uint8", 3),
-    "mono8": ("uint8", 1),
-    "mono16": ("uint16", 1),
-    "16UC1": ("uint16", 1),
-    "32FC1": ("float32", 1),
-}
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One observation: a part of one topic, with its shape, unit, rate and maximum age."""
-
-    key: str
-    topic: str
-    type: str
-    shape: tuple[int, ...]
-    dtype: str
-    rate_hz: float
-    max_age_s: float
-    field: str = ""
-    joints: tuple[str, ...] = ()
-    encoding: str = ""
-    unit: str = ""
-    scan: ScanGeometry | None = None  # of a lidar's stream
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of the values: joints, or x, y, z and the like; none of an image or a scan."""
-        return self.joints or COMPONENTS.get(self.field, ())
-
-    @property
-    def period_ns(self) -> int:
-        return round(NANOSECONDS / self.rate_hz)
-
-    @property
-    def max_age_ns(self) -> int:
-        return round(self.max_age_s * NANOSECONDS)
-
-
-@dataclass(frozen=True)
-class Command:
-    """One group of actuators with its topic and its limits, all arrays ``(n,)`` in ``unit``.
-
-    Targets are positions of joints, or velocities of a mobile base (:attr:`velocity`), which comes
-    to rest where a joint would keep its last target.
-    """
-
-    key: str
-    topic: str
-    type: str
-    names: tuple[str, ...]  # joints, or dimensions of the velocity
-    unit: str
-    lower: np.ndarray
-    upper: np.ndarray
-    max_rate: np.ndarray  # unit per second: max_velocity or max_acceleration of the file
-    # how far a joint may be from its target before the robot counts as not following; inf: any
-    max_following_error: np.ndarray
-    send_ahead_s: float  # a trajectory is sent this far ahead: what outlives a gate that died
-
-    @property
-    def velocity(self) -> bool:
-        return self.type in VELOCITY_TYPES
+__all__ = [
+    "BASE_LINK",
+    "COMMAND_TYPES",
+    "COMPONENTS",
+    "ENCODINGS",
+    "FLOAT_ARRAY",
+    "IMAGE",
+    "JOINT_STATE",
+    "JOINT_TRAJECTORY",
+    "LASER_SCAN",
+    "NANOSECONDS",
+    "ODOMETRY",
+    "POSE",
+    "STREAM_FIELDS",
+    "TWIST",
+    "TWIST_DIMENSIONS",
+    "TWIST_STAMPED",
+    "VELOCITY_TYPES",
+    "XYZ",
+    "Command",
+    "Embodiment",
+    "Stream",
+    "Workspace",
+    "common_period_ns",
+]
 
 
 @dataclass(frozen=True)
@@ -201,16 +150,6 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class StopService:
-    """A service of the robot's own that is called with an emergency stop, such as one that
-    deactivates its controller; ``request`` are the fields of the request."""
-
-    service: str
-    type: str
-    request: dict[str, object]
-
-
-@dataclass(frozen=True)
 class Embodiment:
     """A validated embodiment file. Make one with :meth:`load` or :meth:`parse`."""
 
@@ -222,6 +161,7 @@ class Embodiment:
     chain: Chain | None = None
     workspace: Workspace | None = None
     stop_services: tuple[StopService, ...] = ()
+    frames: Frames = Frames({})
     origin: str = "<memory>"
     text: str = field(default="", repr=False)
 
@@ -239,23 +179,33 @@ class Embodiment:
     def parse(cls, text: str, origin: str = "<text>") -> Embodiment:
         """Validate the YAML ``text``; ``origin`` is the file name that errors carry."""
         root = Section(origin, "", parse_yaml(text, origin))
-        streams = {key: _stream(part) for key, part in root.children("streams")}
-        commands = {key: _command(part) for key, part in root.children("commands")}
-        names = [name for command in commands.values() for name in command.names]
-        for name in names:
-            if names.count(name) > 1:
-                root.fail("commands", "each joint in one command group", f"'{name}' twice")
+        prefix = root.text("prefix", default="")
+        base_frame = root.text("base_frame", default=BASE_LINK)
+        frames = parse_frames(root)
+        commands = {key: parse_command(part, prefix) for key, part in root.children("commands")}
+        limits = {
+            name: (float(command.lower[i]), float(command.upper[i]))
+            for command in commands.values()
+            for i, name in enumerate(command.names)
+            if not command.velocity and command.unit in ("", "rad")
+        }
+        streams = {
+            key: _limited(parse_stream(part, prefix, base_frame, frames), limits)
+            for key, part in root.children("streams")
+        }
+        check_groups(root, streams, commands)
         chain_part = root.optional_child("kinematics")
         workspace_part = root.optional_child("workspace")
         embodiment = cls(
             name=root.text("name"),
             control_rate_hz=root.rate("control_rate_hz"),
-            base_frame=root.text("base_frame", default="base_link"),
+            base_frame=base_frame,
             streams=streams,
             commands=commands,
             chain=parse_chain(chain_part) if chain_part else None,
             workspace=_workspace(workspace_part) if workspace_part else None,
-            stop_services=_stop_services(root),
+            stop_services=parse_stop_services(root),
+            frames=frames,
             origin=origin,
             text=text,
         )
@@ -351,124 +301,22 @@ class Embodiment:
         content = {
             "commands": {key: [list(c.names), c.unit] for key, c in self.commands.items()},
             "control_rate_hz": self.control_rate_hz,
-            "streams": {key: _meaning(stream) for key, stream in streams.items()},
+            "streams": {key: meaning(stream) for key, stream in streams.items()},
         }
         canonical = json.dumps(content).encode()
         return hashlib.sha256(canonical).hexdigest()[:16]
 
 
-def _meaning(stream: Stream) -> list[object]:
-    """What a network takes the numbers of a stream for; a scan adds where its beams point."""
-    joints, shape = list(stream.joints), list(stream.shape)
-    scan = [] if stream.scan is None else [asdict(stream.scan)]
-    return [stream.type, stream.field, joints, stream.encoding, shape, stream.unit, *scan]
-
-
-def _stream(part: Section) -> Stream:
-    kind = part.choice("type", STREAM_FIELDS)
-    topic = part.relative_name("topic")
-    fields = STREAM_FIELDS[kind]
-    chosen = part.choice("field", fields) if fields else ""
-    joints: tuple[str, ...] = ()
-    encoding, dtype, scan = "", "float64", None
-    if kind == LASER_SCAN:
-        scan, dtype = parse_scan(part), "float32"
-        shape: tuple[int, ...] = (scan.beams,)
-    elif kind == JOINT_STATE:
-        joints = part.names("joints")
-        shape = (len(joints),)
-    elif fields:
-        shape = (len(COMPONENTS[chosen]),)
-    else:
-        encoding = part.choice("encoding", ENCODINGS)
-        dtype, channels = ENCODINGS[encoding]
-        shape = part.shape("shape")
-        expected_rank = 3 if channels > 1 else 2
-        if len(shape) != expected_rank or (channels > 1 and shape[2] != channels):
-            wanted = "[height, width, 3]" if channels > 1 else "[height, width]"
-            part.fail("shape", f"{wanted} for {encoding}", list(shape))
-    stream = Stream(
-        key=part.key,
-        topic=topic,
-        type=kind,
-        field=chosen,
-        joints=joints,
-        shape=shape,
-        dtype=dtype,
-        encoding=encoding,
-        unit=part.text("unit", default="m" if scan else ""),
-        scan=scan,
-        rate_hz=part.rate("rate_hz"),
-        max_age_s=part.positive("max_age_s"),
-    )
-    if scan is not None and stream.unit != "m":
-        part.fail("unit", "'m', the unit of every scan", f"'{stream.unit}'")
-    if stream.max_age_s * stream.rate_hz < 1:
-        part.fail("max_age_s", f"at least one period ({1 / stream.rate_hz:g} s)", stream.max_age_s)
-    part.done()
-    return stream
-
-
-def _command(part: Section) -> Command:
-    kind = part.choice("type", COMMAND_TYPES)
-    moving = kind in VELOCITY_TYPES
-    names = _dimensions(part) if moving else part.names("joints")
-    rate = "max_acceleration" if moving else "max_velocity"
-    command = Command(
-        key=part.key,
-        topic=part.relative_name("topic"),
-        type=kind,
-        names=names,
-        unit="m/s, rad/s" if moving else part.text("unit", default=""),
-        lower=part.vector("lower", len(names)),
-        upper=part.vector("upper", len(names)),
-        max_rate=part.vector(rate, len(names)),
-        max_following_error=np.full(len(names), np.inf),
-        send_ahead_s=DEFAULT_AHEAD_S,
-    )
-    command = _with_following(part, command)
-    if not np.all(command.lower < command.upper):
-        part.fail("lower", "every value below 'upper'", command.lower.tolist())
-    if moving and not np.all((command.lower <= 0) & (command.upper >= 0)):
-        ends = list(zip(command.lower.tolist(), command.upper.tolist()))
-        part.fail("lower", "0 within the limits, so that the base can stand still", ends)
-    if not np.all(command.max_rate > 0):
-        part.fail(rate, "values above 0", command.max_rate.tolist())
-    part.done()
-    return command
-
-
-def _with_following(part: Section, command: Command) -> Command:
-    """The keys of commands that follow: of trajectories, and of other joints where declared."""
-    bound, ahead_s = command.max_following_error, command.send_ahead_s
-    if command.type == JOINT_TRAJECTORY:
-        bound = FOLLOWING_S * command.max_rate
-        if part.has("send_ahead_s"):
-            ahead_s = part.positive("send_ahead_s")
-    if not command.velocity and part.has("max_following_error"):
-        bound = part.vector("max_following_error", len(command.names))
-        if not np.all(bound > 0):
-            part.fail("max_following_error", "values above 0", bound.tolist())
-    return replace(command, max_following_error=bound, send_ahead_s=ahead_s)
-
-
-def _dimensions(part: Section) -> tuple[str, ...]:
-    names = part.names("dimensions")
-    unknown = [name for name in names if name not in TWIST_DIMENSIONS]
-    if unknown:
-        part.fail("dimensions", f"names among {list(TWIST_DIMENSIONS)}", unknown)
-    return names
-
-
-def _stop_services(root: Section) -> tuple[StopService, ...]:
-    found = []
-    for part in root.entries("stop_services"):
-        request = part.value("request", {})
-        if not isinstance(request, dict):
-            part.fail("request", "a mapping of the request's fields", request)
-        found.append(StopService(part.service_name("service"), part.type_name("type"), request))
-        part.done()
-    return tuple(found)
+def _limited(stream: Stream, limits: Mapping[str, tuple[float, float]]) -> Stream:
+    """The stream with the limits of the joints whose angles it measures; not of endless ones."""
+    if stream.type != JOINT_STATE or stream.field != "position" or stream.unit not in ("", "rad"):
+        return stream
+    endless = stream.continuous or (None,) * len(stream.joints)
+    found = [
+        limits.get(joint) if centre is None else None
+        for joint, centre in zip(stream.joints, endless, strict=True)
+    ]
+    return replace(stream, limits=tuple(found))
 
 
 def _workspace(part: Section) -> Workspace:

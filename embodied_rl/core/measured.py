@@ -15,6 +15,7 @@ from embodied_rl.core.embodiment import (
     NANOSECONDS,
     ODOMETRY,
     TWIST_DIMENSIONS,
+    TWIST_STAMPED,
     Embodiment,
     Stream,
 )
@@ -34,7 +35,7 @@ def measured_by(stream: Stream) -> dict[str, int]:
     """Commanded dimension -> place in the stream that measures it."""
     if stream.type == JOINT_STATE and stream.field == "position":
         return {joint: i for i, joint in enumerate(stream.joints)}
-    if stream.type == ODOMETRY:
+    if stream.type in (ODOMETRY, TWIST_STAMPED):
         return {
             dimension: stream.components.index(component)
             for dimension, (field, component) in TWIST_DIMENSIONS.items()

@@ -7,13 +7,14 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import yaml
 
 from embodied_rl.core.errors import UserError
 
+MANY = 8  # options that still fit into one line of an error
 _ABSENT = object()
 _SERVICE_NAME = re.compile(r"^(~?/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
 _TYPE_NAME = re.compile(r"^[a-z][a-z0-9_]*/(msg|srv|action)/[A-Z][A-Za-z0-9]*$")
@@ -63,7 +64,16 @@ class Section:
             self.fail(key, "a finite number", _describe(value))
         return float(value)
 
-    def positive(self, key: str) -> float:
+    @overload
+    def positive(self, key: str) -> float: ...
+
+    @overload
+    def positive(self, key: str, default: None) -> float | None: ...
+
+    def positive(self, key: str, default: Any = _ABSENT) -> float | None:
+        """A finite number above 0; ``default`` where the key is absent."""
+        if default is not _ABSENT and self.value(key, None) is None:
+            return None
         value = self.number(key)
         if value <= 0:
             self.fail(key, "a finite number above 0", _describe(value))
@@ -73,6 +83,18 @@ class Section:
         value = self.value(key)
         if type(value) is not int or value < 1:
             self.fail(key, "a whole number above 0", _describe(value))
+        return value
+
+    def whole(self, key: str) -> int:
+        value = self.value(key)
+        if type(value) is not int or value < 0:
+            self.fail(key, "a whole number of 0 or more", _describe(value))
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.value(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, "true or false", _describe(value))
         return value
 
     def at_least_zero(self, key: str, default: Any = _ABSENT) -> float:
@@ -89,10 +111,10 @@ class Section:
             self.fail(key, "a rate between 1e-3 and 1e6 Hz", value)
         return value
 
-    def choice(self, key: str, allowed: Iterable[str]) -> str:
-        value, allowed = self.value(key), list(allowed)
+    def choice(self, key: str, allowed: Iterable[str], default: Any = _ABSENT) -> str:
+        value, allowed = self.value(key, default), list(allowed)
         if value not in allowed:
-            self.fail(key, f"one of {allowed}", _describe(value))
+            self.fail(key, _options(value, allowed), _describe(value))
         return str(value)
 
     def relative_name(self, key: str) -> str:
@@ -234,6 +256,14 @@ def load_yaml_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping, saw {type(data).__name__}")
     return data
+
+
+def _options(value: Any, allowed: list[str]) -> str:
+    """What may be chosen; of many only what comes near, and docs/embodiment.md has them all."""
+    if len(allowed) <= MANY:
+        return f"one of {allowed}"
+    near = difflib.get_close_matches(str(value), allowed, 3) or allowed[:3]
+    return f"one of {len(allowed)} names such as {near} (docs/embodiment.md)"
 
 
 def _describe(value: Any) -> str:

@@ -2,7 +2,7 @@
 makes.
 
 State vectors are normalised and flattened. A camera gets an encoder of its own, with weights of
-its own, that maps (N, H, W, 3) to (N, D); nothing downstream changes, because a policy sees only
+its own, that maps (N, H, W[, 3]) to (N, D); nothing downstream changes, because a policy sees only
 the concatenation.
 """
 

@@ -1,4 +1,6 @@
-"""Cameras: from an RGB image of bytes to a short vector of features, one encoder a camera.
+"""Cameras: from an image to a short vector of features, one encoder a camera.
+
+Images are RGB or grey bytes ``(H, W, 3)`` and ``(H, W)``, or depth ``(H, W)`` in metres.
 
 Crop, normalisation and backbone sit in one module, so whoever has the module has all of them: the
 live policy cannot crop or scale another way than training did. The backbones use group norm and
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,8 @@ class ImageSettings:
         keypoints: maps of the spatial softmax; each gives one position in the image.
         features: length of the vector that comes out.
         jitter: whether brightness, contrast, saturation and hue are shaken in training.
+        depth_m: of a depth camera, the distance in metres that the network sees as its farthest;
+            0 for images of bytes.
     """
 
     kind: str = "small_cnn"
@@ -39,11 +43,13 @@ class ImageSettings:
     keypoints: int = 32
     features: int = 64
     jitter: bool = False
+    # Not in the repr, which hashes of encoders without depth are made of; a buffer stands for it.
+    depth_m: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in BACKBONES:
             raise ValueError(f"kind: expected one of {sorted(BACKBONES)}, saw {self.kind!r}")
-        check_range(self, "crop", least=0)
+        check_range(self, "crop", "depth_m", least=0)
         check_range(self, "keypoints", "features", least=1)
 
 
@@ -84,10 +90,10 @@ class ResidualBlock(nn.Module):
         return F.relu(self.body(x) + self.around(x))
 
 
-def resnet18() -> nn.Sequential:
-    """The 18-layer residual net without its classifier: (N, 3, H, W) -> (N, 512, H/32, W/32)."""
+def resnet18(channels: int = 3) -> nn.Sequential:
+    """The 18-layer residual net without its classifier: (N, C, H, W) -> (N, 512, H/32, W/32)."""
     layers: list[nn.Module] = [
-        _convolution(3, 64, 7, 2),
+        _convolution(channels, 64, 7, 2),
         group_norm(64),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, 2, padding=1),
@@ -99,10 +105,10 @@ def resnet18() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def small_cnn() -> nn.Sequential:
-    """Three convolutions for a CPU, about 20 times cheaper: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+def small_cnn(channels: int = 3) -> nn.Sequential:
+    """Three convolutions for a CPU, about 20 times cheaper: (N, C, H, W) -> (N, 64, H/4, W/4)."""
     layers: list[nn.Module] = []
-    for inputs, outputs, size, stride in ((3, 16, 5, 2), (16, 32, 3, 2), (32, 64, 3, 1)):
+    for inputs, outputs, size, stride in ((channels, 16, 5, 2), (16, 32, 3, 2), (32, 64, 3, 1)):
         layers += [
             _convolution(inputs, outputs, size, stride),
             group_norm(outputs),
@@ -112,7 +118,7 @@ def small_cnn() -> nn.Sequential:
 
 
 # kind -> (maker, channels that come out)
-BACKBONES: dict[str, tuple[Callable[[], nn.Sequential], int]] = {
+BACKBONES: dict[str, tuple[Callable[[int], nn.Sequential], int]] = {
     "resnet18": (resnet18, 512),
     "small_cnn": (small_cnn, 64),
 }
@@ -153,14 +159,22 @@ class ImageEncoder(nn.Module):
     """One camera: crop, scale, backbone, spatial softmax, linear layer."""
 
     def __init__(self, shape: tuple[int, ...], settings: ImageSettings) -> None:
-        """`shape` is that of an image, (H, W, 3).
+        """`shape` is that of an image, (H, W, 3) or (H, W).
 
         Raises:
             ValueError: another shape, or a crop that does not fit into the image.
         """
         super().__init__()
-        if len(shape) != 3 or shape[2] != 3:
-            raise ValueError(f"expected an RGB image (H, W, 3), saw shape {list(shape)}")
+        self.colour = len(shape) == 3 and shape[2] == 3
+        if not self.colour and len(shape) != 2:
+            raise ValueError(
+                f"expected an RGB image (H, W, 3) or one of grey or depth (H, W), "
+                f"saw shape {list(shape)}"
+            )
+        if settings.jitter and not self.colour:
+            raise ValueError("jitter: expected false for an image without colours, saw true")
+        if settings.depth_m and self.colour:
+            raise ValueError(f"depth_m: expected 0 for an RGB image, saw {settings.depth_m:g}")
         if settings.crop > min(shape[:2]):
             raise ValueError(
                 f"crop: expected at most {min(shape[:2])}, the image being "
@@ -169,7 +183,9 @@ class ImageEncoder(nn.Module):
         self.shape, self.settings = tuple(shape), settings
         self.size = (settings.crop, settings.crop) if settings.crop else tuple(shape[:2])
         make, channels = BACKBONES[settings.kind]
-        self.backbone = make()
+        self.backbone = make(3 if self.colour else 1)
+        if settings.depth_m:  # in the state, so that whoever has the weights has the range too
+            self.register_buffer("depth_m", torch.tensor(settings.depth_m))
         self.softmax = SpatialSoftmax(channels, settings.keypoints)
         self.out = nn.Linear(2 * settings.keypoints, settings.features)
         # Points move by some hundredths only at first; features should have the spread of the
@@ -178,17 +194,26 @@ class ImageEncoder(nn.Module):
         self.dim = settings.features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, H, W, 3), 0 to 255, bytes or floats -> features (N, dim).
+        """Images (N, H, W[, 3]), 0 to 255, bytes or floats, or metres -> features (N, dim).
 
         In training, places and colours are drawn from torch's global generator.
         """
-        pixels = self._cut(x).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        pixels = self._cut(x).float()
+        pixels = pixels.permute(0, 3, 1, 2) if self.colour else pixels[:, None]
+        pixels = (self._nearness(pixels) if self.settings.depth_m else pixels / 127.5) - 1.0
         if self.training and self.settings.jitter:
             pixels = shake_colours(pixels)
         return self.out(self.softmax(self.backbone(pixels.contiguous())))
 
+    def _nearness(self, metres: Tensor) -> Tensor:
+        """Depth in [0, 2], 2 at `depth_m` and beyond. Without a measurement (NaN, -inf or 0, see
+        REP 118) it is 0, where nothing real can be; +inf is too far to measure."""
+        far = self.settings.depth_m
+        known = torch.nan_to_num(metres, nan=0.0, posinf=far, neginf=0.0)
+        return known.clamp(0.0, far) * (2.0 / far)
+
     def _cut(self, x: Tensor) -> Tensor:
-        """(N, H, W, 3) -> (N, *size, 3)."""
+        """(N, H, W[, 3]) -> (N, *size[, 3])."""
         spare = x.shape[1] - self.size[0], x.shape[2] - self.size[1]
         if not any(spare):
             return x

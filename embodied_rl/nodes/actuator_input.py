@@ -10,10 +10,10 @@ import numpy as np
 from rclpy.node import Node
 
 from embodied_rl.core.commands import TrajectoryTrack
-from embodied_rl.core.decode import stamp_ns
-from embodied_rl.core.decode_commands import read_targets, read_trajectory
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, TWIST_STAMPED, Embodiment
+from embodied_rl.core.decode_commands import read_targets, read_trajectory, target_stamp_ns
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 from embodied_rl.core.errors import MessageError
+from embodied_rl.core.message_types import STAMPED_TARGETS
 from embodied_rl.nodes import messages, qos
 
 VELOCITY_TIMEOUT_NS = 500_000_000  # cmd_vel_timeout of diff_drive_controller, its default
@@ -36,7 +36,7 @@ class ActuatorInput:
         self.refused: Counter[str] = Counter()
         self.subscriptions = [
             node.create_subscription(
-                messages.MESSAGE_CLASSES[command.type],
+                messages.message_class(command.type),
                 command.topic,
                 functools.partial(
                     self._on_trajectory if command.type == JOINT_TRAJECTORY else self._on_target,
@@ -82,7 +82,7 @@ class ActuatorInput:
     def _on_trajectory(self, key: str, message) -> None:
         command = self._embodiment.commands[key]
         try:
-            stamp, times, values = read_trajectory(message, command.names, command.topic)
+            stamp, times, values = read_trajectory(message, command.wire_names, command.topic)
             if stamp == 0:  # a trajectory without a stamp begins when it comes
                 times = times + self._time_ns()
             elif times[-1] < self._time_ns():
@@ -101,7 +101,7 @@ class ActuatorInput:
         command = self._embodiment.commands[key]
         try:
             values = read_targets(message, command)
-            stamp = stamp_ns(message.header) if command.type == TWIST_STAMPED else 0
+            stamp = target_stamp_ns(message, command)
             self._check_age(command.topic, stamp)
         except MessageError as error:
             self._refuse(error)
@@ -109,7 +109,7 @@ class ActuatorInput:
         self._target[self._slices[key]] = values
         if command.velocity:
             self._heard_ns[key] = self._time_ns()
-        if stamp == self._tick_ns or command.type != TWIST_STAMPED:
+        if stamp == self._tick_ns or command.type not in STAMPED_TARGETS:
             self._waiting.discard(key)
 
     def _check_age(self, topic: str, stamp: int) -> None:

@@ -25,9 +25,9 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from embodied_rl.core.decode import decode, stamp_ns
+from embodied_rl.core.decode import StreamDecoder, stamp_ns
 from embodied_rl.core.embodiment import Embodiment, Stream
-from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
 from embodied_rl.core.gate import LONGEST_CHUNK, CommandGate, GateState
 from embodied_rl.core.heartbeat import Heartbeat
 from embodied_rl.core.measured import StateWatch
@@ -98,14 +98,16 @@ class CommandGateNode(Node):
         ]
 
     def _create_sensors(self) -> None:
+        streams = self.embodiment.require(self.watch.keys)
         measured: dict[str, list[Stream]] = {}
-        for stream in self.embodiment.require(self.watch.keys).values():
+        for stream in streams.values():
             measured.setdefault(stream.topic, []).append(stream)
+        self.decoders = {key: StreamDecoder(stream) for key, stream in streams.items()}
         on_state = self.realtime.on_state if self.realtime else self._on_state
         self._sensors = [
             Subscriber(
                 self,
-                messages.MESSAGE_CLASSES[group[0].type],
+                messages.message_class(group[0].type),
                 topic,
                 functools.partial(on_state, group),
                 qos.stream(group[0].type),
@@ -122,7 +124,10 @@ class CommandGateNode(Node):
     def _on_state(self, group: list[Stream], message) -> None:
         for stream in group:
             try:
-                self.watch.add(stream.key, decode(stream, message))
+                sample = self.decoders[stream.key](message, messages.now_ns(self))
+                self.watch.add(stream.key, sample)
+            except NotForThisStream:
+                continue
             except UserError as error:
                 self._complain(str(error))
         self.advance()

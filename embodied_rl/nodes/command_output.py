@@ -33,7 +33,7 @@ class CommandOutput:
             if dry_run
             else {
                 key: node.create_publisher(
-                    messages.MESSAGE_CLASSES[command.type], command.topic, qos.COMMANDS
+                    messages.message_class(command.type), command.topic, qos.COMMANDS
                 )
                 for key, command in commands.items()
             }

@@ -21,9 +21,8 @@ from rclpy.clock import Clock as SteadyClock
 from rclpy.clock import ClockType
 from std_msgs.msg import Header
 
-from embodied_rl.core.decode import decode
 from embodied_rl.core.embodiment import NANOSECONDS, Stream
-from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
 from embodied_rl.core.gate import GateState
 from embodied_rl.core.measured import AgreedState
 from embodied_rl.core.policy import ActionChunk
@@ -94,7 +93,10 @@ class RealtimeGate:
         number = info.get("publication_sequence_number")
         for stream in group:
             try:
-                sample = self._dated(stream, decode(stream, message), now_ns, info)
+                decoded = self._node.decoders[stream.key](message, now_ns)
+                sample = self._dated(stream, decoded, now_ns, info)
+            except NotForThisStream:  # of other joints
+                continue
             except UserError as error:
                 self._node.complain(str(error))
                 continue

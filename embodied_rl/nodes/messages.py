@@ -3,37 +3,54 @@
 
 from __future__ import annotations
 
+import importlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, JointState, LaserScan
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from embodied_rl.core import embodiment as types
+from embodied_rl.core import message_types as types
 from embodied_rl.core.decode_commands import read_trajectory
-from embodied_rl.core.embodiment import COMPONENTS, NANOSECONDS, Command, Embodiment, Stream
-from embodied_rl.core.errors import MessageError
+from embodied_rl.core.embodiment import BASE_LINK, NANOSECONDS, Command, Embodiment, Stream
+from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.heading import quaternion_of
+from embodied_rl.core.message_types import COMPONENTS
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Sample
 
-MESSAGE_CLASSES = {
-    types.JOINT_STATE: JointState,
-    types.IMAGE: Image,
-    types.POSE: PoseStamped,
-    types.ODOMETRY: Odometry,
-    types.LASER_SCAN: LaserScan,
-    types.JOINT_TRAJECTORY: JointTrajectory,
-    types.FLOAT_ARRAY: Float64MultiArray,
-    types.TWIST_STAMPED: TwistStamped,
-    types.TWIST: Twist,
-}
-BASE_LINK = "base_link"  # REP 105: the frame of a mobile base, in which its velocities are
+
+@cache
+def message_class(kind: str) -> Any:
+    """The class of a message type such as ``sensor_msgs/msg/Imu``.
+
+    Raises:
+        UserError: its package is not installed; names it.
+    """
+    package, _, name = kind.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except ImportError as error:
+        raise UserError(
+            f"{kind}: expected the ROS package '{package}' to be installed, saw none; install it "
+            f"(ros-$ROS_DISTRO-{package.replace('_', '-')}) or use another type"
+        ) from error
+
+
+def _installed(kinds: Iterable[str]) -> dict[str, Any]:
+    return {kind: message_class(kind) for kind in kinds if find_spec(kind.split("/")[0])}
+
+
+# those that are installed; of a type that may be missing ask message_class()
+MESSAGE_CLASSES = _installed([*types.STREAM_FIELDS, *types.COMMAND_TYPES])
 
 
 def time_message(time_ns: int) -> Time:
@@ -110,14 +127,15 @@ def _laser_scan(stream: Stream, readings: np.ndarray) -> LaserScan:
 def _joint_state(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> JointState:
     """Joints of all streams of the topic; NaN where a field is not measured for a joint, as the
     ros2_control joint state broadcaster does."""
-    names = list(dict.fromkeys(joint for stream in streams for joint in stream.joints))
+    names = list(dict.fromkeys(joint for stream in streams for joint in stream.wire_joints))
     message = JointState(name=names)
     for field in ("position", "velocity", "effort"):
         parts = [stream for stream in streams if stream.field == field]
         if parts:
             values = dict.fromkeys(names, float("nan"))
             for stream in parts:
-                values.update(zip(stream.joints, samples[stream.key].value.tolist(), strict=True))
+                sent = samples[stream.key].value / stream.scale  # in the driver's unit
+                values.update(zip(stream.wire_joints, sent.tolist(), strict=True))
             setattr(message, field, array("d", values.values()))
     return message
 
@@ -183,25 +201,33 @@ def trajectory(chunk: ActionChunk, names: Sequence[str], columns: slice) -> Join
     return message
 
 
-def command_message(
-    command: Command, chunk: ActionChunk, columns: slice
-) -> JointTrajectory | Float64MultiArray | TwistStamped | Twist:
+def command_message(command: Command, chunk: ActionChunk, columns: slice) -> Any:
     """The chosen columns of a chunk for the actuators of a command group: a trajectory as a whole,
     of other types its first target."""
     if command.type == types.JOINT_TRAJECTORY:
-        return trajectory(chunk, command.names, columns)
+        return trajectory(chunk, command.wire_names, columns)
     values = chunk.values[0, columns].tolist()
+    stamp = time_message(chunk.stamp_ns)
     if command.type == types.FLOAT_ARRAY:
         return Float64MultiArray(data=values)
+    if command.type == types.FLOAT:
+        return Float64(data=values[0])
+    if command.type == types.GRIPPER_COMMAND:
+        # No effort is asked for: to gripper controllers 0 means as much as they have.
+        return message_class(command.type)(position=values[0], max_effort=0.0)
+    if command.type == types.JOINT_STATE:
+        message = JointState(name=list(command.wire_names), position=array("d", values))
+        message.header.stamp = stamp
+        return message
     twist = Twist()
     for name, value in zip(command.names, values, strict=True):
         part, axis = name.split("_")
         setattr(getattr(twist, part), axis, value)
     if command.type == types.TWIST:
         return twist
-    message = TwistStamped(twist=twist)
-    message.header.stamp, message.header.frame_id = time_message(chunk.stamp_ns), BASE_LINK
-    return message
+    stamped = TwistStamped(twist=twist)
+    stamped.header.stamp, stamped.header.frame_id = stamp, command.frame
+    return stamped
 
 
 def read_chunk(message: JointTrajectory, embodiment: Embodiment, topic: str) -> ActionChunk:
@@ -215,6 +241,6 @@ def read_chunk(message: JointTrajectory, embodiment: Embodiment, topic: str) -> 
     if not np.array_equal(times, chunk.times_ns):
         raise MessageError(
             f"{topic}: expected points every {embodiment.period_ns / 1e6:g} ms, "
-            f"saw {((times - stamp) / 1e6).tolist()} ms"
+            f"saw others, the first after {(times[0] - stamp) / 1e6:g} ms"
         )
     return chunk

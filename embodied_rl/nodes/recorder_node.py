@@ -37,7 +37,6 @@ QUIET_S = 0.05  # a stop waits until nothing has come in for this long
 DRAIN_LIMIT_S = 5.0
 SILENT_S = 2.0
 LATCHED = (names.INSTRUCTION, names.EPISODE_START, names.EPISODE_OUTCOME)
-CLASSES = {**messages.MESSAGE_CLASSES, names.STRING: String}
 
 
 @dataclass
@@ -100,7 +99,7 @@ class RecorderNode(Node):
     def _subscribe(self, topic: Topic) -> None:
         topic.subscriber = Subscriber(
             self,
-            CLASSES[topic.kind],
+            messages.message_class(topic.kind),
             topic.name,
             lambda data: self._on_message(topic, data),
             qos.LATCHED if topic.name in LATCHED else qos.recording(topic.kind),

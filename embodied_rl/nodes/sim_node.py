@@ -90,7 +90,7 @@ class SimNode(Node):
             self._topics.setdefault(stream.topic, []).append(stream)
         self._stream_publishers = {
             topic: self.create_publisher(
-                messages.MESSAGE_CLASSES[group[0].type], topic, qos.simulation(group[0].type)
+                messages.message_class(group[0].type), topic, qos.simulation(group[0].type)
             )
             for topic, group in self._topics.items()
         }

@@ -85,13 +85,13 @@ class StandInNode(Node):
     def _create_interfaces(self) -> None:
         self._topics: list[tuple[object, list[Stream], list[int]]] = []
         for topic, streams in self.embodiment.topics().items():
-            kind = messages.MESSAGE_CLASSES[streams[0].type]
+            kind = messages.message_class(streams[0].type)
             publisher = self.create_publisher(kind, topic, qos.stream(streams[0].type))
             parts = [[s] for s in streams] if self._split else [streams]
             self._topics += [(publisher, part, [0]) for part in parts]
         for key, command in self.embodiment.commands.items():
             self.create_subscription(
-                messages.MESSAGE_CLASSES[command.type],
+                messages.message_class(command.type),
                 command.topic,
                 functools.partial(self._on_command, key),
                 qos.COMMANDS,

@@ -12,9 +12,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
-from embodied_rl.core.decode import decode
+from embodied_rl.core.decode import StreamDecoder
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
-from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
 from embodied_rl.nodes.connections import DISCOVERY_S
@@ -34,7 +34,9 @@ class StreamMeter:
     stamps: deque[int] = field(default_factory=lambda: deque(maxlen=4096))
     received: int = 0
     refused: int = 0
+    others: int = 0  # messages with nothing for this stream, of a topic that several share
     last_refusal: str = ""
+    last_other: str = ""
 
     def count(self, stamp_ns: int) -> None:
         if self.stamps and stamp_ns < self.stamps[-1]:
@@ -82,6 +84,7 @@ class StreamInput:
         self._ahead_ns = FUTURE_PERIODS * embodiment.period_ns if ahead_ns is None else ahead_ns
         streams = embodiment.require(keys)
         self.meters = {key: StreamMeter(stream) for key, stream in streams.items()}
+        self._decoders = {key: StreamDecoder(stream) for key, stream in streams.items()}
         self.notes: Counter[str] = Counter()
         self._patience_s = time.monotonic() + DISCOVERY_S
         by_topic: dict[str, list[Stream]] = {}
@@ -90,7 +93,7 @@ class StreamInput:
         self._subscribers = [
             Subscriber(
                 node,
-                messages.MESSAGE_CLASSES[group[0].type],
+                messages.message_class(group[0].type),
                 topic,
                 functools.partial(self._on_message, group),
                 profile(group[0].type),
@@ -123,22 +126,28 @@ class StreamInput:
 
     def _on_message(self, group: list[Stream], message) -> None:
         arrival_s = time.perf_counter()
-        latest_ns = messages.now_ns(self._node) + self._ahead_ns
+        now_ns = messages.now_ns(self._node)
+        latest_ns = now_ns + self._ahead_ns
         for stream in group:
             meter = self.meters[stream.key]
             try:
-                sample = decode(stream, message)
+                sample = self._decoders[stream.key](message, now_ns)
                 if sample.stamp_ns > latest_ns:
                     ahead_s = (sample.stamp_ns - latest_ns) / NANOSECONDS
                     raise MessageError(
                         f"{stream.topic}: expected a stamp not after the clock, "
                         f"saw one {ahead_s:.3f} s ahead"
                     )
+            except NotForThisStream as error:
+                meter.others += 1
+                meter.last_other = str(error)
+                continue
             except MessageError as error:
                 self._refuse(meter, str(error))
                 continue
             meter.count(sample.stamp_ns)
-            if stream.joints and tuple(message.name[: len(stream.joints)]) != stream.joints:
+            joints = stream.wire_joints
+            if joints and not stream.split and tuple(message.name[: len(joints)]) != joints:
                 self._note_order(stream, message)
             self._receive(stream.key, sample, arrival_s)
 
@@ -150,7 +159,7 @@ class StreamInput:
 
     def _note_order(self, stream: Stream, message) -> None:
         """Joints are found by name; an unexpected order is harmless, but worth a line."""
-        positions = [list(message.name).index(joint) for joint in stream.joints]
+        positions = [list(message.name).index(joint) for joint in stream.wire_joints]
         if positions != sorted(positions):
             note = f"{stream.topic}: joints in another order, taken by name"
             self.notes[note] += 1
@@ -161,6 +170,8 @@ class StreamInput:
         for meter in self.meters.values():
             stream, last = meter.stream, meter.last_refusal
             because = f" ({meter.refused} refused, last: {last})" if last else ""
+            if meter.others and not meter.received and not last:
+                because = f" ({meter.others} others on this topic, last: {meter.last_other})"
             if meter.received < 2:
                 refusal = NotYet if time.monotonic() < self._patience_s else UserError
                 raise refusal(

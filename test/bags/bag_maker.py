@@ -81,7 +81,7 @@ def make(kind: str, **fields):
     return TYPES[kind](**fields)
 
 
-def header(stamp_ns: int, frame: str = "base"):
+def header(stamp_ns: int, frame: str = "base_link"):
     stamp = make("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
     return make("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
 

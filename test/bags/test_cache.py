@@ -123,7 +123,7 @@ def test_other_streams_or_another_robot_are_refused(bags, tmp_path):
         EpisodeCache(out, ["camera"])
     with pytest.raises(UserError, match="no stream 'nose'"):
         convert(bags, tmp_path / "other", keys=["nose"], workers=1)
-    robot = maker.robot(maker.ROBOT.replace("unit: m\n", "unit: mm\n"))
+    robot = maker.robot(maker.ROBOT.replace("unit: m\n", "unit: ''\n"))
     mine = maker.robot().contract_hash(["position", "tool"])
     with pytest.raises(UserError, match=rf"{robot.contract_hash(['position', 'tool'])}.*{mine}"):
         convert(bags, out, embodiment=robot, keys=["tool", "position"], workers=1)
@@ -132,7 +132,7 @@ def test_other_streams_or_another_robot_are_refused(bags, tmp_path):
 
 
 def test_a_bag_of_another_robot_is_left_out(bags, tmp_path):
-    other = maker.ROBOT.replace("unit: m\n", "unit: mm\n")
+    other = maker.ROBOT.replace("unit: m\n", "unit: ''\n")
     script = maker.episode(1.0)
     script.entries[0] = maker.Entry(maker.START_NS, "/embodiment", maker.string(other))
     maker.write(bags / "episode_000003", script)

@@ -229,7 +229,7 @@ def test_wrong_encoding_is_one_line(tmp_path):
 
     episode = record(tmp_path, maker.episode(1.0).change("/camera/image_raw", edit))
     lines = episode.report.lines()
-    assert "expected encoding rgb8, saw bgr8 (11 times)" in lines[0]
+    assert "expected encoding rgb8, saw 'bgr8'" in lines[0] and lines[0].endswith("(11 times)")
     assert not episode.valid["camera"].any()
 
 

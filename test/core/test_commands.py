@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_cases import ABSENT, MS, PERIOD_NS, changed, robot, sample, tip
+from core_cases import MS, PERIOD_NS, changed, robot, sample, tip
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -314,7 +314,7 @@ def test_state_watch_reorders_by_name_over_groups():
 
 
 def test_state_watch_names_an_unmeasured_joint():
-    body = Embodiment.parse(changed("streams.grip", ABSENT))
+    body = Embodiment.parse(changed("streams.grip.field", "velocity"))
     with pytest.raises(UserError, match="streams: .*none of finger"):
         StateWatch(body)
 

@@ -50,7 +50,7 @@ def image(key="camera", **changes):
 def pose(x=1.0, y=2.0, z=3.0):
     return Msg(
         header=header(),
-        pose=Msg(position=Msg(x=x, y=y, z=z), orientation=Msg(w=0.5, x=-0.5, y=0.25, z=0.125)),
+        pose=Msg(position=Msg(x=x, y=y, z=z), orientation=Msg(w=0.5, x=-0.5, y=0.1, z=0.7)),
     )
 
 
@@ -69,7 +69,7 @@ def test_joints_are_taken_by_name_in_the_order_of_the_stream(key, value):
 
 def test_poses():
     assert decode(STREAMS["thing"], pose()).value.tolist() == [1, 2, 3]
-    assert decode(STREAMS["turn"], pose()).value.tolist() == [-0.5, 0.25, 0.125, 0.5]
+    assert decode(STREAMS["turn"], pose()).value.tolist() == [-0.5, 0.1, 0.7, 0.5]
 
 
 @pytest.mark.parametrize("kind", [bytes, lambda d: array.array("B", d), np.frombuffer, bytearray])
@@ -125,8 +125,12 @@ REFUSED = [
     ("arm", joint_state(position=[0, np.nan, 0, 0]), "elbow: expected a finite number, saw nan"),
     ("arm", joint_state(position=[0, 0, 0, -np.inf]), "shoulder: expected a finite number"),
     ("thing", pose(y=np.nan), "thing: position[1]: expected a finite number, saw nan"),
-    ("camera", image(encoding="bgr8"), "expected encoding rgb8, saw bgr8"),
-    ("labels", image("labels", encoding="mono8"), "expected encoding mono16, saw mono8"),
+    (
+        "camera",
+        image(encoding="bgr8"),
+        "saw 'bgr8'; if the driver sends that, declare 'source_encoding: bgr8'",
+    ),
+    ("labels", image("labels", encoding="mono8"), "expected encoding mono16, saw 'mono8'"),
     ("camera", image(width=2, height=3), "expected 3x2 px, saw 2x3"),
     ("camera", image(step=12), "expected rows of 9 bytes and 18 in all, saw 12 and 18"),
     ("camera", image(data=b"x" * 17), "saw 9 and 17"),

@@ -108,7 +108,7 @@ WRONG = [
     ("streams.camera.shape", [True, 3, 3], "whole numbers"),
     ("streams.camera.shape", 6, "whole numbers"),
     ("commands.links.topic", "/arm", "relative ROS name"),
-    ("commands.links.type", "std_msgs/msg/Float64", "one of"),
+    ("commands.links.type", "std_msgs/msg/Float", "one of"),
     ("commands.links.joints", ["elbow", "elbow"], "different names"),
     ("commands.links.lower", [-3], "2 numbers"),
     ("commands.links.lower", -3, "2 numbers"),
@@ -207,7 +207,7 @@ def test_keys_that_are_not_names():
 
 def test_a_key_with_a_dot_stays_whole():
     data = robot_data()
-    data["streams"] = {"cam.left": data["streams"]["arm"]}
+    data["streams"]["cam.left"] = data["streams"].pop("arm")
     body = Embodiment.parse(yaml.safe_dump(data))
     assert body.streams["cam.left"].key == "cam.left"
 
@@ -264,10 +264,10 @@ OTHER = [
     ("control_rate_hz", 20),
     ("streams.arm.joints", ["elbow", "shoulder"]),
     ("streams.arm.field", "effort"),
-    ("streams.arm.unit", "deg"),
+    ("streams.arm.unit", "m"),
     ("streams.camera.shape", [3, 2, 3]),
     ("commands.links.joints", ["elbow", "shoulder"]),
-    ("commands.links.unit", "deg"),
+    ("commands.links.unit", "m"),
     ("commands.fingers.unit", "m"),
 ]
 

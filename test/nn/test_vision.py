@@ -142,11 +142,6 @@ def test_unsound_settings(kwargs, words):
         ImageEncoder((40, 40, 3), ImageSettings(**kwargs))
 
 
-def test_only_rgb():
-    with pytest.raises(ValueError, match=r"\(H, W, 3\), saw shape \[40, 40\]"):
-        ImageEncoder((40, 40), ImageSettings())
-
-
 def test_the_whole_image_without_a_crop():
     net = encoder(crop=0).train()
     assert net.size == (40, 40) and prod(net(images(2)).shape) == 2 * 64
@@ -168,3 +163,45 @@ def test_it_learns_where_something_is():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1  # 1 is what the mean place gives
+
+
+# Cameras of one channel
+
+
+@pytest.mark.parametrize("kind", sorted(BACKBONES))
+def test_a_grey_image_is_scaled_as_a_colour_is(kind):
+    torch.manual_seed(0)
+    net = ImageEncoder((40, 40), ImageSettings(kind, crop=32)).eval()
+    grey = images(2)[..., 0]
+    seen = []
+    net.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        assert net(grey).shape == (2, 64)
+    expected = grey[:, None, 4:36, 4:36].float() / 127.5 - 1
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_depth_has_a_range_and_nothing_measured_is_no_distance():
+    net = ImageEncoder((1, 8), ImageSettings(depth_m=2.0)).eval()
+    inf = float("inf")
+    metres = torch.tensor([[[0.0, 0.5, 1.0, 2.0, 9.0, inf, -inf, float("nan")]]])
+    seen = []
+    net.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        assert torch.isfinite(net(metres)).all()
+    assert seen[0].flatten().tolist() == [-1, -0.5, 0, 1, 1, 1, -1, -1]
+    assert net.state_dict()["depth_m"] == 2.0  # and so in the hash of the encoder
+    assert "depth_m" not in encoder().state_dict()
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "said"),
+    [
+        ((40, 40, 3), {"depth_m": 2.0}, "depth_m: expected 0 for an RGB image"),
+        ((40, 40), {"jitter": True}, "jitter: expected false"),
+        ((40, 40, 1), {}, r"expected an RGB image \(H, W, 3\) or one of grey or depth"),
+    ],
+)
+def test_settings_of_another_kind_of_camera_are_refused(shape, settings, said):
+    with pytest.raises(ValueError, match=said):
+        ImageEncoder(shape, ImageSettings(**settings))

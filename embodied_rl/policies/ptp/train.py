@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from embodied_rl.bags.cache import CachedEpisode, EpisodeCache
-from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.embodiment import Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.nn.device import AUTO, choose_device, moved
 from embodied_rl.nn.encoders import FrameEncoder, encoder_hash
@@ -94,7 +94,9 @@ def train_ptp(
         How the last stage that was begun ended.
     """
     config, settings = run.model, run.training
-    shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
+    streams = embodiment.require(config.streams)
+    check_cameras(config, streams)
+    shapes = {k: s.shape for k, s in streams.items()}
     place = choose_device(device)
     job = _Job(run, recordings, shapes, embodiment.action_dim, place, work, source, resume, quiet)
     model = job.model(config, settings.seed)  # first of all: it refuses what does not fit
@@ -157,6 +159,28 @@ def _train_staged(job: _Job, model: PtpModel, windows: PtpWindows) -> FitResult:
     cache = EmbeddingCache(folder, Stamp.of(model.encoder, windows))
     result = _train_head(job, model, windows, cache)
     return replace(result, wall_s=result.wall_s + wall_s)
+
+
+def check_cameras(config: PtpConfig, streams: Mapping[str, Stream]) -> None:
+    """That each encoder's camera is of the kind that its settings say.
+
+    Raises:
+        UserError: depth without its range, a range without depth, or pixels that are no intensity.
+    """
+    for key, settings in config.encoders.items():
+        encoding = streams[key].encoding
+        if encoding not in ("rgb8", "mono8", "32FC1"):
+            raise UserError(
+                f"model.encoders.{key}: expected a stream of rgb8, mono8 or 32FC1, saw "
+                f"{encoding or streams[key].type}; millimetres become metres by 'encoding: 32FC1' "
+                "and 'source_encoding: 16UC1' of the stream"
+            )
+        if (encoding == "32FC1") != (settings.depth_m > 0):
+            expected = "the farthest distance in metres" if encoding == "32FC1" else "0"
+            raise UserError(
+                f"model.encoders.{key}.depth_m: expected {expected} for a stream of {encoding}, "
+                f"saw {settings.depth_m:g}"
+            )
 
 
 def _train_encoder(job: _Job) -> tuple[FitResult, FrameEncoder]:
