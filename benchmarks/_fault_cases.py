@@ -350,8 +350,10 @@ FAULTS = (
           release, "stop", notice_periods=3),
     Fault("commands late by up to a period", ARM, **sensor(command_delay_s=0.1), leads_to="ride"),
     Fault("commands late by up to a period", BASE, **sensor(command_delay_s=0.1), leads_to="ride"),
-    Fault("robot's clock 1 s ahead", ARM, **sensor(clock_offset_s=1.0), says="stamp within"),
-    Fault("robot's clock 1 h behind", BASE, **sensor(clock_offset_s=-3600.0), says="stamp within"),
+    Fault("robot's clock 1 s ahead", ARM, **sensor(clock_offset_s=1.0), says="stamp within",
+          lasts_s=2.0),
+    Fault("robot's clock 1 h behind", BASE, **sensor(clock_offset_s=-3600.0), says="stamp within",
+          lasts_s=2.0),
     Fault("driver killed", ARM, restart("stand_in_node"), start_again("stand_in_node")),
     Fault("driver killed", BASE, restart("stand_in_node"), start_again("stand_in_node")),
     # sensors

@@ -328,7 +328,9 @@ def _reason(graph, sent, values, after_s, before, is_at) -> str:
     period_s = embodiment.period_ns / 1e9
     if not np.all(np.isfinite(values)):
         return "not finite"
-    low, high = np.minimum(low, is_at) - ROUNDING, np.maximum(high, is_at) + ROUNDING
+    # outside its range a joint may be held where it is, as far as that is known
+    low = np.minimum(low, is_at - SERVO_S * fast * (is_at < low)) - ROUNDING
+    high = np.maximum(high, is_at + SERVO_S * fast * (is_at > high)) + ROUNDING
     if ((values < low) | (values > high)).any():
         return "out of range"
     if command.type == JOINT_TRAJECTORY:

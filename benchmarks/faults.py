@@ -56,6 +56,7 @@ def run(graph: Graph, policy: ScriptedPolicy, fault: Fault) -> Verdict:
         begun_s = counted_s
     said = [graph.state()]
     waits_s = HOLD_WITHIN_S if fault.leads_to in ("hold", "stop") else 0.0
+    waits_s += fault.notice_periods * graph.embodiment.period_ns / 1e9
     while (passed_s := time.monotonic() - begun_s) < max(waits_s, fault.lasts_s):
         if passed_s > fault.lasts_s and _first_hold(graph, begun_s):
             break

@@ -28,6 +28,7 @@ from embodied_rl.core.policy import ActionChunk
 
 LONGEST_CHUNK = 1024  # targets: a longer one is no plan, and would keep the gate from a stop
 FUTURE_PERIODS = 2  # how many control periods a chunk may be stamped ahead of the clock
+VELOCITY_LASTS_NS = 400_000_000  # a base's controller stops it in the silence after 0.5 s
 # A held joint is held elsewhere when it is found this share of its following bound away, or half of
 # what it may move in a control period. Smaller errors are the servo's own: to follow those would
 # let an arm sink under its weight.
@@ -113,6 +114,7 @@ class CommandGate:
         try:
             self._check(chunk, now_ns)
             chunk = self._still_open(chunk, now_ns)
+            self._after_silence(now_ns)
             if measured is not None and self.state is not GateState.FOLLOWING:
                 self._hold_where(now_ns, measured, self._bounds < np.inf)
             limited, report = self._limiter.limit(chunk, now_ns, self._given_ns)
@@ -173,7 +175,10 @@ class CommandGate:
         """
         if self.state is GateState.FOLLOWING and self.ends_before(tick_ns):
             self.hold(tick_ns, "the chunk has run out")
+        elif self.state is GateState.FOLLOWING and self._silent(tick_ns):
+            self.hold(tick_ns, "nothing was sent for too long")
         elif self.state is not GateState.FOLLOWING:
+            self._after_silence(tick_ns)
             self._limiter.rest(tick_ns, self._given_ns)
         self._given_ns = max(self._given_ns, tick_ns + self._period_ns)
         target = self._limiter.target(tick_ns + self._period_ns)
@@ -187,6 +192,7 @@ class CommandGate:
             self.counts["holds"] += 1
         if self.state is not GateState.STOPPED:
             self.state, self.reason = GateState.HOLDING, reason
+        self._after_silence(time_ns)
         if measured is not None:
             self._follow_if_elsewhere(time_ns, measured)
         return self._told(time_ns, self._limiter.rest(time_ns, self._given_ns))
@@ -261,6 +267,16 @@ class CommandGate:
         """Time that the joints need from one place to another at their fastest, nanoseconds."""
         gap = np.where(self._embodiment.velocities, 0.0, np.abs(one - other))
         return int(np.max(gap / self._rate) * NANOSECONDS)
+
+    def _silent(self, time_ns: int) -> bool:
+        return self.moving and 0 < self._given_ns < time_ns - VELOCITY_LASTS_NS
+
+    def _after_silence(self, time_ns: int) -> None:
+        """A base that was told nothing for so long has stopped by itself: to go on from what it was
+        told last would set it moving again."""
+        if self._silent(time_ns):
+            still = self._limiter.still(time_ns, self._given_ns)
+            self._limiter.reset(time_ns, self._embodiment.at_rest(still))
 
     def _follow_if_elsewhere(self, time_ns: int, measured: np.ndarray) -> None:
         if self.elsewhere(time_ns, measured):

@@ -136,7 +136,7 @@ class RealtimeGate:
             self._still.saw(time.monotonic(), measured)
         error = self._gate.following_error(self._measured_ns(), measured)
         if error:
-            self._hold(now_ns, error)
+            self._hold(now_ns, error, measured)
 
     def _measured_ns(self) -> int:
         """Since when every part of the measured state is known."""
@@ -310,10 +310,11 @@ class RealtimeGate:
         if not following and self._gate.moving:
             self._node.record(target)
 
-    def _hold(self, now_ns: int, reason: str) -> None:
+    def _hold(self, now_ns: int, reason: str, measured: np.ndarray | None = None) -> None:
         if not self._gate.started:
             return
-        self._node.record(self._gate.hold(now_ns, reason, self._fresh(now_ns)))
+        measured = self._fresh(now_ns) if measured is None else measured
+        self._node.record(self._gate.hold(now_ns, reason, measured))
         self._begin_to_stand(now_ns)
         self._node.announce(f"holding: {reason}")
 

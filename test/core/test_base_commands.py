@@ -97,6 +97,18 @@ def test_on_a_robot_the_first_velocity_is_within_reach_of_rest_whatever_the_odom
     np.testing.assert_allclose(accepted.values[0, :2], [0.1, -0.5])
 
 
+@pytest.mark.parametrize("then", ["tick", "hold", "chunk"])
+def test_a_base_that_was_told_nothing_for_long_is_not_set_moving_again(then):
+    gate = moving_gate()
+    late = 7  # its controller has stopped it meanwhile
+    if then == "hold":
+        gate.hold(late * PERIOD_NS, "silence")
+    if then == "chunk":
+        gate.accept(chunk(late, *[MOVING] * 8), late * PERIOD_NS)
+    velocity = gate.next_target(late * PERIOD_NS).values[0, :2]
+    assert (np.abs(velocity) <= REACH[:2] + 1e-12).all()
+
+
 def test_a_new_chunk_takes_over_from_the_middle_of_the_ramp():
     gate = moving_gate()
     gate.hold(1 * PERIOD_NS, "silence")
