@@ -171,6 +171,7 @@ class Graph:
         self.sent: deque[Sent] = deque(maxlen=200_000)
         self.executed: deque[tuple[float, object]] = deque(maxlen=10_000)
         self.truth: deque[tuple[float, np.ndarray]] = deque(maxlen=20_000)
+        self.refused = 0  # commands, by the robot's controllers
         self.status: dict[str, tuple[int, str, dict[str, str]]] = {}
         for key, command in self.embodiment.commands.items():
             self.node.create_subscription(
@@ -189,7 +190,7 @@ class Graph:
         listen(
             JointState,
             "stand_in/truth",
-            lambda m: self.truth.append((time.monotonic(), np.array(m.position))),
+            self._on_truth,
             100,
         )
         listen(DiagnosticArray, "/diagnostics", self._on_status, 100)
@@ -205,6 +206,10 @@ class Graph:
         self.until(self.stop_topic.get_subscription_count, "gate")
         self.until(lambda: self.truth, "state of the stand-in")
         self._begin = self.truth[-1][1]
+
+    def _on_truth(self, message) -> None:
+        self.truth.append((time.monotonic(), np.array(message.position)))
+        self.refused = int(message.header.frame_id)
 
     def _on_command(self, key: str, message) -> None:
         if not _empty(message):  # what a rival of a fault sends

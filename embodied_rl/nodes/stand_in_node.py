@@ -173,6 +173,7 @@ class StandInNode(Node):
         self.robot.advance(self.now_ns(), step_s)
         now_ns = self.now_ns()
         truth = JointState(name=list(self.embodiment.action_names))
+        truth.header.frame_id = str(self.robot.refused.total())  # commands refused so far
         truth.header.stamp = messages.time_message(time.time_ns())  # this machine's clock
         truth.position = self.robot.state.tolist()
         self._truth.publish(truth)
