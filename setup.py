@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "embodied_rl"
 SHARE = f"share/{NAME}"
+SHIPPED = ("launch", "config", "configs", "sim_worlds", "models")
 NODES = (
     "sim_node",
     "policy_node",
@@ -25,6 +27,13 @@ MESSAGES = (
     "sensor", "std", "trajectory", "visualization",
 )  # fmt: skip
 
+
+def ros_wheels(distro: str) -> list[str]:
+    """ROS 2 from the package index, for machines without one; `distro` is jazzy or kilted."""
+    names = ("rclpy", "rmw-fastrtps-cpp", "std-srvs", *(f"{name}-msgs" for name in MESSAGES))
+    return [f"ros-{distro}-{name}" for name in names]
+
+
 # What a module imports decides the extra. Reading bags and the numpy core need the base alone: a
 # machine that only converts bags installs neither torch nor a simulator nor ROS.
 BASE = [
@@ -39,12 +48,8 @@ BASE = [
     "tyro",
 ]
 EXTRAS = {
-    "ros": [
-        "ros-jazzy-rclpy",
-        "ros-jazzy-rmw-fastrtps-cpp",
-        "ros-jazzy-std-srvs",
-        *(f"ros-jazzy-{name}-msgs" for name in MESSAGES),
-    ],
+    "ros": ros_wheels("jazzy"),
+    "ros-kilted": ros_wheels("kilted"),
     # Only the robot models of ogbench are used, it is never imported. One of its dependencies
     # (labmaze) has no wheel for Python 3.13: there `make setup` installs ogbench without them.
     "sim": [
@@ -56,6 +61,7 @@ EXTRAS = {
     ],
     "torch": ["torch==2.13.0"],
     "plot": ["matplotlib"],
+    "test": ["pytest"],  # `colcon test` takes a package with this extra for one with pytest
     "dev": [
         "diffusers",  # reference implementation in tests
         "hypothesis",
@@ -82,6 +88,10 @@ def tree(root: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+# setup.cfg puts executables where `ros2 run` looks for them; what is typed in a terminal with the
+# workspace sourced stands in bin/. Of a wheel pip makes that one itself.
+WORKSPACE_BIN = [("bin", [f"scripts/{NAME}"])] if {"install", "develop"} & set(sys.argv) else []
+
 setup(
     name=NAME,
     version="0.1.0",
@@ -99,7 +109,12 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
-        *(entry for root in ("launch", "config", "sim_worlds", "models") for entry in tree(root)),
+        *WORKSPACE_BIN,
+        *(
+            entry
+            for root in ("launch", "config", "configs", "sim_worlds", "models")
+            for entry in tree(root)
+        ),
     ],
     install_requires=BASE,
     extras_require=EXTRAS,

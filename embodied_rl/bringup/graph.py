@@ -62,7 +62,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     remap = _clock_remap(values)
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
-        _clock_gate(remap),
+        _clock_gate(remap, timeout_s=0.0),
         *_policy_and_gate(policy, common, remap),
     ]
     if record:
@@ -82,7 +82,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     }
     nodes += [
         *monitor,
-        _activation(1, timed, remap),
+        _activation(1, timed, remap, timeout_s=0.0),
         NodeSpec(
             "episode_node",
             "episode_node",
@@ -196,15 +196,18 @@ def _clock_remap(values: dict[str, Value]) -> tuple[tuple[str, str], ...]:
     return (("/clock", topic),) if topic != "/clock" else ()
 
 
-def _clock_gate(remap: tuple[tuple[str, str], ...]) -> NodeSpec:
-    parameters: dict[str, Value] = {"use_sim_time": True, "target": "", "timeout_s": 120.0}
+def _clock_gate(remap: tuple[tuple[str, str], ...], timeout_s: float = 120.0) -> NodeSpec:
+    parameters: dict[str, Value] = {"use_sim_time": True, "target": "", "timeout_s": timeout_s}
     return NodeSpec("wait_for_clock", "lifecycle_node", 0, parameters, remap, role=Role.GATE)
 
 
 def _activation(
-    stage: int, timed: dict[str, Value], remap: tuple[tuple[str, str], ...]
+    stage: int,
+    timed: dict[str, Value],
+    remap: tuple[tuple[str, str], ...],
+    timeout_s: float = 120.0,
 ) -> NodeSpec:
-    parameters: dict[str, Value] = {"target": "policy_node", "timeout_s": 120.0} | timed
+    parameters: dict[str, Value] = {"target": "policy_node", "timeout_s": timeout_s} | timed
     return NodeSpec("activate_policy", "lifecycle_node", stage, parameters, remap, role=Role.GATE)
 
 

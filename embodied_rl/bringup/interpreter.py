@@ -103,6 +103,38 @@ def graph_of(name: str, given: Mapping[str, str]) -> tuple[Graph, Interpreter]:
     )
 
 
+def run_command(words: list[str]) -> int:
+    """Runs ``embodied_rl`` with `words` in the first interpreter that has what every verb needs:
+    in this one, or in its place.
+
+    Returns:
+        The exit code; 1 where there is no such interpreter, after one line that says so.
+    """
+    try:
+        for one in candidates():
+            if not _has_basics(one):
+                continue
+            if one.path == sys.executable:
+                from embodied_rl.cli.main import main
+
+                return main(words)
+            command = [one.path, "-m", "embodied_rl.cli.main", *words]
+            os.execve(one.path, command, one.environment)
+        raise UserError(
+            "no interpreter with numpy and safetensors; in the sources of embodied_rl: "
+            "python3 -m venv --system-site-packages .venv && .venv/bin/pip install '.[all]'; "
+            f"activate it, or set {VARIABLE}"
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _has_basics(one: Interpreter) -> bool:
+    command = [one.path, "-c", "import numpy, yaml, safetensors, embodied_rl"]
+    return subprocess.run(command, env=one.environment, capture_output=True).returncode == 0
+
+
 def _ask(one: Interpreter, name: str, given: Mapping[str, str]) -> dict[str, Any]:
     """Returns ``{graph}``, ``{error}`` or ``{missing}``."""
     command = [one.path, "-m", "embodied_rl.bringup.describe", name]

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from embodied_rl.bags.cache import INDEX, EpisodeCache
 from embodied_rl.bags.convert import convert
 from embodied_rl.bringup.arguments import suggestion
+from embodied_rl.bringup.environment import share_folders
 from embodied_rl.cli import UsageError
 
 if TYPE_CHECKING:
@@ -187,9 +188,9 @@ def _say(result: FitResult, out: Path, console: Console) -> int:
 
 
 def _config_file(path: Path) -> Path:
-    """The file as named, or as lying in the source tree when called from elsewhere."""
-    here = Path(__file__).resolve().parents[2] / path
-    return path if path.exists() or not here.exists() else here
+    """The file as named, or the shipped one of that name when called from elsewhere."""
+    shipped = [folder / path for folder in share_folders()]
+    return next((file for file in [path, *shipped] if file.is_file()), path)
 
 
 def _cache(

@@ -29,9 +29,10 @@ from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.nodes import qos
+from embodied_rl.nodes.patience import Patience
 from embodied_rl.nodes.process import Stop, parameter, run
 
-SERVICE_DEADLINE_S = 60.0
+SERVICE_DEADLINE_S = 60.0  # paced by the wall clock; in lockstep nothing has a deadline
 CONNECT_S = 20.0  # how long nodes may take to find each other's topics, on a busy machine
 SETTLE_S = 0.5
 PICTURE = "plan_view_node/picture"
@@ -82,7 +83,8 @@ class EpisodeNode(Node):
         super().__init__("episode_node")
         self._stop = stop
         self._episodes = parameter(self, "episodes", 0, "how many; 0: until interrupted")
-        parameter(self, "mode", "lockstep", "clock mode", ("realtime", "lockstep"))
+        mode = parameter(self, "mode", "lockstep", "clock mode", ("realtime", "lockstep"))
+        self._lockstep = mode == "lockstep"
         self._record = parameter(self, "record", False, "write a bag of each episode")
         monitor = parameter(self, "monitor", False, "a stl_monitor_node watches each episode")
         self._pictures = parameter(self, "pictures", False, "have a picture drawn of each episode")
@@ -133,11 +135,10 @@ class EpisodeNode(Node):
     def _wait_for_services(self) -> None:
         """A service can be seen before it sees its caller; an answer of that moment is lost."""
         for name, client in self._service_clients.items():
-            deadline_s = time.monotonic() + SERVICE_DEADLINE_S
+            patience = self._patience(SERVICE_DEADLINE_S)
             while not client.service_is_ready():
                 self._spin()
-                if time.monotonic() > deadline_s:
-                    raise UserError(f"{name}: no such service within {SERVICE_DEADLINE_S:g} s")
+                patience.check(f"{name}: no such service")
         settled_s = time.monotonic() + SETTLE_S
         while time.monotonic() < settled_s:
             self._spin()
@@ -185,23 +186,21 @@ class EpisodeNode(Node):
 
     def _wait_until_known(self, name: str, info: EpisodeInfo) -> None:
         """The announcement travels on a topic of its own; go on when the node has it."""
-        deadline_s = time.monotonic() + SERVICE_DEADLINE_S
+        patience = self._patience(SERVICE_DEADLINE_S)
         while True:
             answer = self._try_call(name)
             if answer.success:
                 known = EpisodeInfo.from_yaml(answer.message, name)
                 if known.start_ns >= info.start_ns:
                     return
-            if time.monotonic() > deadline_s:
-                raise UserError(f"{name}: not in episode {info.episode}: {answer.message}")
+            patience.check(f"{name}: not in episode {info.episode}: {answer.message}")
             self._spin()
 
     def _call_when_connected(self, name: str) -> str:
         """Ask again as long as the node says which of its topics are not connected yet."""
-        deadline_s = time.monotonic() + CONNECT_S
+        patience = self._patience(CONNECT_S)
         while not (answer := self._try_call(name)).success:
-            if time.monotonic() > deadline_s:
-                raise UserError(f"{name}: {answer.message}")
+            patience.check(f"{name}: {answer.message}")
             self._spin()
         return answer.message
 
@@ -213,14 +212,16 @@ class EpisodeNode(Node):
 
     def _try_call(self, name: str, data: bool | None = None):
         client = self._service_clients[name]
-        deadline_s = time.monotonic() + SERVICE_DEADLINE_S
+        patience = self._patience(SERVICE_DEADLINE_S)
         request = Trigger.Request() if data is None else SetBool.Request(data=data)
         future = client.call_async(request)
         while not future.done():
             self._spin()
-            if time.monotonic() > deadline_s:
-                raise UserError(f"{name}: no answer within {SERVICE_DEADLINE_S:g} s")
+            patience.check(f"{name}: no answer")
         return future.result()
+
+    def _patience(self, limit_s: float) -> Patience:
+        return Patience(self, None if self._lockstep else limit_s)
 
     def _spin(self) -> None:
         if self._stop:

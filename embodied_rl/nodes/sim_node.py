@@ -5,7 +5,8 @@ callbacks. Two clocks:
 
 - ``realtime``: paced by the wall clock; late renders are left out and counted.
 - ``lockstep``: a control period passes only when every command topic has spoken for its tick. If
-  that takes longer than ``command_timeout_s``, the last target is held for a period and counted.
+  that takes longer than ``command_timeout_s`` and nobody publishes on one of them any more, the
+  last target is held for a period and counted: slowness is no fault.
 
 Before the first ``sim/reset`` the world idles in real time in both modes, so that others can find
 their streams and measure their rates. An episode ends with ``episode/outcome`` and a pause.
@@ -147,7 +148,7 @@ class SimNode(Node):
     def _wait_for_commands(self, tick_ns: int, stop: Stop) -> bool:
         """Whether the tick may pass; not when the node stops, is paused or reset meanwhile.
 
-        A timeout is counted, the last target held, and the tick passes.
+        A timeout without anybody to wait for is counted, the last target held, and the tick passes.
         """
         deadline_s = time.monotonic() + self._timeout_s
         while self._actuators.waiting():
@@ -155,8 +156,13 @@ class SimNode(Node):
                 return False
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                self._timeouts += 1
                 waiting = sorted(self._actuators.waiting())
+                topics = [self.embodiment.commands[key].topic for key in waiting]
+                if all(self.count_publishers(topic) for topic in topics):
+                    deadline_s = time.monotonic() + self._timeout_s
+                    self.get_logger().info(f"waiting for a command on {topics}")
+                    continue
+                self._timeouts += 1
                 self.get_logger().error(
                     f"no command for {waiting} within {self._timeout_s:g} s; holding for a tick"
                 )

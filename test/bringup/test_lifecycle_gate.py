@@ -70,8 +70,11 @@ def test_a_refusal_is_named(environment, fakes):
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"use_sim_time": "true"}, "no message on /clock within 1 s"),
-        ({"target": "policy_node"}, "policy_node offers no service"),
+        ({"use_sim_time": "true"}, "is the simulator running? no message on /clock within 1 s"),
+        (
+            {"target": "policy_node"},
+            "is policy_node a lifecycle node, and running?",
+        ),
     ],
 )
 def test_deadlines_pass_without_a_clock(environment, parameters, said):

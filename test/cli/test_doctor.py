@@ -61,6 +61,8 @@ def test_every_question_has_a_check():
 
 
 def test_report_exit_code_and_json(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("tyro")
+    pytest.importorskip("rich")
     good = Question("python", "Python")
     lost = Question("nonsense", "a check that dies")
     monkeypatch.setattr(doctor, "QUESTIONS", (good, lost))
