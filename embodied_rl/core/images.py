@@ -19,6 +19,8 @@ from embodied_rl.core.errors import MessageError, quoted
 from embodied_rl.core.message_types import COMPRESSED_IMAGE, ENCODINGS
 from embodied_rl.core.schema import Section
 
+cv2.setNumThreads(1)  # a picture takes a millisecond or two; threads would steal the policy's cores
+
 # what a driver may send: encoding -> (dtype, channels in memory)
 SOURCES: dict[str, tuple[str, int]] = {
     **ENCODINGS,
