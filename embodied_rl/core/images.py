@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from embodied_rl.core.errors import MessageError, quoted
-from embodied_rl.core.message_types import COMPRESSED_IMAGE, ENCODINGS
+from embodied_rl.core.message_types import COMPRESSED_IMAGE, ENCODINGS, IMAGE
 from embodied_rl.core.schema import Section
 
 cv2.setNumThreads(1)  # a picture takes a millisecond or two; threads would steal the policy's cores
@@ -161,6 +162,30 @@ def read_image(stream: Any, message: Any) -> np.ndarray:
         size = (stream.shape[1], stream.shape[0])
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=RESIZES[source.resize]))
     return np.ascontiguousarray(pixels)
+
+
+def as_rgb(topic: str, message: Any) -> np.ndarray | None:
+    """Pixels ``(H, W, 3)`` of any sensor_msgs/Image of colours or grey, for people to look at;
+    None of other encodings.
+
+    Raises:
+        MessageError: the bytes do not fit the size.
+    """
+    if message.encoding != "rgb8" and message.encoding not in _TO_RGB:
+        return None
+    size = (message.height, message.width)
+    source = Source(message.encoding, size)
+    made = SimpleNamespace(
+        topic=topic, type=IMAGE, encoding="rgb8", shape=(*size, 3), source=source
+    )
+    return read_image(made, message)
+
+
+def compress(pixels: np.ndarray) -> bytes:
+    """A PNG, without loss, of pixels as a stream of rgb8 or of one channel of integers has them."""
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".png", pixels)[1])
 
 
 def _plain(stream: Any, message: Any) -> tuple[str, np.ndarray]:

@@ -147,6 +147,19 @@ def test_joint_states_are_sent_as_the_file_reads_them():
     assert decode(robot.streams["arm"], message).value.tolist() == [0.25]
 
 
+@pytest.mark.parametrize("encoding", ["rgb8", "mono8", "mono16"])
+def test_a_simulator_sends_compressed_pictures_without_loss(encoding):
+    pixels = RANDOM.integers(0, 255, (4, 6, 3) if encoding == "rgb8" else (4, 6))
+    pixels = pixels.astype("uint16" if encoding == "mono16" else "uint8")
+    stream = body(type="sensor_msgs/msg/CompressedImage", encoding=encoding,
+                  shape=list(pixels.shape)).streams["it"]  # fmt: skip
+    message = messages.encode_topic([stream], {"it": Sample(7 * 10**9, pixels)}, "eye")
+    np.testing.assert_array_equal(decode(stream, message).value, pixels)
+    other = body(type="sensor_msgs/msg/Joy", field="axes", names=["x"]).streams["it"]
+    with pytest.raises(UserError, match="streams.it.type: expected one that a simulator sends"):
+        messages.encode_topic([other], {"it": Sample(7 * 10**9, np.zeros(1))}, "")
+
+
 def test_a_type_whose_package_is_missing_is_named():
     with pytest.raises(UserError, match="expected the ROS package 'absent_msgs' .*absent-msgs"):
         messages.message_class("absent_msgs/msg/Thing")
