@@ -20,7 +20,7 @@ from embodied_rl.bags.report import Report
 from embodied_rl.bags.storage import Message
 from embodied_rl.bags.timeline import FAR_NS, Timeline
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
-from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
+from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.core.streams import HEADER
 from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
@@ -263,18 +263,12 @@ class EpisodeReader:
             self.report.add_error(message.topic, error)
             return
         received_ns = self._on_stamp_clock(message.log_time_ns)
-        found: dict[int, list[tuple[str, Sample]]] = {}  # by stamp: a TF message has several
-        for stream in streams:
-            try:
-                sample = self._sample(stream, decoded, received_ns)
-            except NotForThisStream:
-                continue
-            except MessageError as error:
-                self.report.add_error(message.topic, error)
-                continue
-            found.setdefault(sample.stamp_ns, []).append((stream.key, sample))
-            if self._clock_offset_ns is None and stream.stamps == HEADER:
-                self._clock_offset_ns = message.log_time_ns - sample.stamp_ns
+        found = self._sample.by_stamp(streams, decoded, received_ns, message.topic, self.report)
+        stamped = [
+            self.embodiment.streams[key].stamps for items in found.values() for key, _ in items
+        ]
+        if self._clock_offset_ns is None and HEADER in stamped:
+            self._clock_offset_ns = message.log_time_ns - min(found)
         for stamp, items in found.items():
             content = Samples(items, self._number)
             for accepted in self._timeline.push(message.topic, stamp, content):

@@ -19,10 +19,11 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
+from embodied_rl.bags.report import Report
 from embodied_rl.bags.storage import TopicInfo
 from embodied_rl.core.decode import StreamDecoder, stamp_ns
 from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, Stream
-from embodied_rl.core.errors import MessageError, quoted
+from embodied_rl.core.errors import MessageError, NotForThisStream, quoted
 from embodied_rl.core.images import verbatim
 from embodied_rl.core.message_types import GRIPPER_COMMAND
 from embodied_rl.core.streams import HEADER
@@ -176,6 +177,23 @@ class SampleDecoder:
             return sample
         pixels = np.frombuffer(message.data, dtype=np.dtype(stream.dtype).newbyteorder("<"))
         return Sample(stamp, pixels.astype(stream.dtype, copy=False).reshape(stream.shape))
+
+    def by_stamp(
+        self, streams: Iterable[Stream], message: Any, received_ns: int, topic: str, report: Report
+    ) -> dict[int, list[tuple[str, Sample]]]:
+        """Stamp -> key and sample of each stream that the message has something for; more than
+        one stamp only of a message that holds several, such as TF. Faults go to the report."""
+        found: dict[int, list[tuple[str, Sample]]] = {}
+        for stream in streams:
+            try:
+                sample = self(stream, message, received_ns)
+            except NotForThisStream:
+                continue
+            except MessageError as error:
+                report.add_error(topic, error)
+                continue
+            found.setdefault(sample.stamp_ns, []).append((stream.key, sample))
+        return found
 
 
 def decode_image(data: bytes | memoryview) -> Image | None:

@@ -11,6 +11,7 @@ from embodied_rl.bags.messages import Decoder
 from embodied_rl.bags.read import Bag
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import IMAGE
+from embodied_rl.core.images import as_rgb
 
 
 def write_strip(bag_path: Path, path: Path, frames: int = 8, height_px: int = 160) -> Path | None:
@@ -47,9 +48,9 @@ def _frames(bag: Bag, topic: str, frames: int, height_px: int) -> list[np.ndarra
         if number not in wanted:
             continue
         image = decoder(topic, IMAGE, message.data)
-        if image.encoding != "rgb8":
+        pixels = as_rgb(topic, image)
+        if pixels is None:
             return []
-        pixels = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
         width_px = round(image.width * height_px / image.height)
         scaled = PillowImage.fromarray(pixels).resize((width_px, height_px))
         found.append(np.asarray(scaled))

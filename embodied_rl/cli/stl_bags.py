@@ -153,16 +153,12 @@ def _decoded(
     """Topic, stamp and samples of every message that can be used."""
     decoder, sample = Decoder(bag.topics.values()), SampleDecoder(copy=True)
     for message in bag.messages(topics):
-        streams, found = topics[message.topic], []
+        streams = topics[message.topic]
         try:
             decoded = decoder(message.topic, streams[0].type, message.data)
         except MessageError as error:
             bag.report.add_error(message.topic, error)
             continue
-        for stream in streams:
-            try:
-                found.append((stream.key, sample(stream, decoded)))
-            except MessageError as error:
-                bag.report.add_error(message.topic, error)
-        if found:
-            yield message.topic, found[0][1].stamp_ns, found
+        found = sample.by_stamp(streams, decoded, message.log_time_ns, message.topic, bag.report)
+        for stamp_ns, items in found.items():
+            yield message.topic, stamp_ns, items

@@ -76,7 +76,7 @@ def _stamp(stream: Stream, part: Any, received_ns: int | None) -> int:
         return received_ns
     stamp = stamp_ns(part.header)
     if stamp <= 0:
-        seen = "none" if stamp == 0 else "one before 1970"
+        seen = "0 ns" if stamp == 0 else "one before 1970"
         raise MessageError(
             f"{stream.topic}: expected a stamp in the header, saw {seen}; of a driver that has "
             "none say 'stamps: receive'"

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn
 
 import numpy as np
 import yaml
@@ -64,16 +64,7 @@ class Section:
             self.fail(key, "a finite number", _describe(value))
         return float(value)
 
-    @overload
-    def positive(self, key: str) -> float: ...
-
-    @overload
-    def positive(self, key: str, default: None) -> float | None: ...
-
-    def positive(self, key: str, default: Any = _ABSENT) -> float | None:
-        """A finite number above 0; ``default`` where the key is absent."""
-        if default is not _ABSENT and self.value(key, None) is None:
-            return None
+    def positive(self, key: str) -> float:
         value = self.number(key)
         if value <= 0:
             self.fail(key, "a finite number above 0", _describe(value))
@@ -110,6 +101,9 @@ class Section:
         if not 1e-3 <= value <= 1e6:
             self.fail(key, "a rate between 1e-3 and 1e6 Hz", value)
         return value
+
+    def has(self, key: str) -> bool:
+        return key in self._data
 
     def choice(self, key: str, allowed: Iterable[str], default: Any = _ABSENT) -> str:
         value, allowed = self.value(key, default), list(allowed)

@@ -212,7 +212,7 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
         max_age_s=part.positive("max_age_s"),
         latency_s=part.at_least_zero("latency_s", default=0.0),
         stamps=_stamps(part, kind),
-        stuck_after_s=part.positive("stuck_after_s", default=None),
+        stuck_after_s=part.positive("stuck_after_s") if part.has("stuck_after_s") else None,
         prefix=part.text("prefix", default=prefix) if joints else "",
         split=part.flag("split", default=False) if joints else False,
         continuous=_continuous(part, joints, unit) if chosen == "position" and joints else (),
@@ -224,10 +224,10 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
     )
     if scan is not None and stream.unit != "m":
         part.fail("unit", "'m', the unit of every scan", f"'{stream.unit}'")
-    if stream.max_age_s * stream.rate_hz < 1:
-        part.fail("max_age_s", f"at least one period ({1 / stream.rate_hz:g} s)", stream.max_age_s)
-    if stream.latency_s >= stream.max_age_s:
-        part.fail("latency_s", f"less than max_age_s = {stream.max_age_s:g} s", stream.latency_s)
+    if (stream.max_age_s - stream.latency_s) * stream.rate_hz < 1:
+        wanted = "at least one period" + (" and latency_s" if stream.latency_s else "")
+        least_s = stream.latency_s + 1 / stream.rate_hz
+        part.fail("max_age_s", f"{wanted} ({least_s:g} s)", stream.max_age_s)
     part.done()
     return stream
 

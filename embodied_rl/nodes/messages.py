@@ -14,7 +14,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import CameraInfo, Image, JointState, LaserScan
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan
 from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -23,6 +23,7 @@ from embodied_rl.core.decode_commands import read_trajectory
 from embodied_rl.core.embodiment import BASE_LINK, NANOSECONDS, Command, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.heading import quaternion_of
+from embodied_rl.core.images import compress
 from embodied_rl.core.message_types import COMPONENTS
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Sample
@@ -75,8 +76,11 @@ def bytes_of(value: np.ndarray) -> array:
 
 def encode_topic(
     streams: Sequence[Stream], samples: Mapping[str, Sample], frame_id: str
-) -> JointState | Image | LaserScan | PoseStamped | Odometry:
+) -> JointState | Image | CompressedImage | LaserScan | PoseStamped | Odometry:
     """One message of a topic from the samples of the streams that share it.
+
+    Raises:
+        UserError: a simulator does not send this type.
 
     ``frame_id`` is the frame of poses or of the camera; a scan is in the robot's own.
     """
@@ -84,14 +88,22 @@ def encode_topic(
     header_ns = samples[first.key].stamp_ns
     if first.type == types.IMAGE:
         message = _image(first, samples[first.key].value)
+    elif first.type == types.COMPRESSED_IMAGE and first.encoding != "32FC1":
+        png = bytes_of(np.frombuffer(compress(samples[first.key].value), np.uint8))
+        message = CompressedImage(format=f"{first.encoding}; png compressed", data=png)
     elif first.type == types.LASER_SCAN:
         message, frame_id = _laser_scan(first, samples[first.key].value), BASE_LINK
     elif first.type == types.JOINT_STATE:
         message = _joint_state(streams, samples)
     elif first.type == types.ODOMETRY:
         message = _odometry(streams, samples)
-    else:
+    elif first.type == types.POSE:
         message = _pose(streams, samples)
+    else:
+        raise UserError(
+            f"streams.{first.key}.type: expected one that a simulator sends, saw {first.type}"
+            f"{' of ' + first.encoding if first.encoding else ''}"
+        )
     message.header.stamp = time_message(header_ns)
     message.header.frame_id = frame_id
     return message

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from embodied_rl.core.embodiment import IMAGE
+from embodied_rl.core.message_types import IMAGE_TYPES, POINT_CLOUD
+
+LARGE = (*IMAGE_TYPES, POINT_CLOUD)
 
 
 def reliable(depth: int) -> QoSProfile:
@@ -26,19 +28,19 @@ def best_effort(depth: int) -> QoSProfile:
 
 
 def stream(message_type: str) -> QoSProfile:
-    """Sensor streams: 5 images, or 100 of the small messages."""
-    return reliable(5 if message_type == IMAGE else 100)
+    """Sensor streams: 5 images or clouds, or 100 of the small messages."""
+    return reliable(5 if message_type in LARGE else 100)
 
 
 def simulation(message_type: str) -> QoSProfile:
     """A simulator's side of a stream: in lockstep it runs as fast as policy and gate answer, and a
     recorder that nobody waits for may be seconds of its time behind."""
-    return reliable(5 if message_type == IMAGE else 2000)
+    return reliable(5 if message_type in LARGE else 2000)
 
 
 def recording(message_type: str) -> QoSProfile:
     """The recorder's side of a stream: deep enough for a disk that stalls for seconds."""
-    return reliable(100 if message_type == IMAGE else 2000)
+    return reliable(100 if message_type in LARGE else 2000)
 
 
 def latched(depth: int) -> QoSProfile:

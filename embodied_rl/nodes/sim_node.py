@@ -26,7 +26,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from embodied_rl.core.embodiment import IMAGE, Embodiment, Stream
+from embodied_rl.core.embodiment import Embodiment, Stream
 from embodied_rl.core.policy import episode_seed
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.actuator_input import ActuatorInput
@@ -71,7 +71,7 @@ class SimNode(Node):
         self._episode = -1
         self._episode_wall_s = self._episode_start_ns = self._published_ns = 0
         self._timeouts = self._dropped_frames = 0
-        self._frame_periods_ns = {s.period_ns for s in self._streams() if s.type == IMAGE}
+        self._frame_periods_ns = {s.period_ns for s in self._streams() if s.encoding}
         self.sim.reset(episode_seed(self._seed, 0))
         self._create_interfaces()
         self._actuators.reset(self.sim.time_ns, self.sim.command)
@@ -216,7 +216,7 @@ class SimNode(Node):
                 self._publish_camera_info(key, publisher)
 
     def _frame(self, stream: Stream) -> str:
-        if stream.type == IMAGE:
+        if stream.encoding:
             return stream.topic.split("/")[-2] + "_optical_frame"
         return self.embodiment.base_frame
 

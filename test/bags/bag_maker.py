@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
-from rosbags.typesys import Stores, get_typestore
 
+from embodied_rl.bags.messages import standard_types
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
+STORE = standard_types()
 TYPES = STORE.types
 MS = 1_000_000
 START_NS = 5_000 * MS

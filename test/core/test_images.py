@@ -193,6 +193,25 @@ def test_jpeg_and_png_against_another_library():
     np.testing.assert_allclose(value(small, compressed("png", png)), grey, atol=1.1)
 
 
+@pytest.mark.parametrize(("side", "colours"), [(16, 3), (12, 3), (5, 3), (16, 1), (7, 1)])
+def test_a_jpeg_that_is_made_smaller_while_it_is_unpacked(side, colours):
+    """Against the means of areas of the whole picture, which another library unpacks."""
+    x, y = np.meshgrid(np.arange(96), np.arange(64))
+    whole = np.dstack([x * 2, y * 3, 128 + 60 * np.sin(x / 20)]).astype(np.uint8)
+    whole = whole if colours == 3 else np.ascontiguousarray(whole[..., 2])
+    jpeg = packed("JPEG", whole, quality=95)
+    shape = [side, side, 3] if colours == 3 else [side, side]
+    source = stream(
+        "CompressedImage", encoding="rgb8" if colours == 3 else "mono8", shape=shape,
+        source_shape=[64, 96], resize="area",
+        crop={"left": 16, "top": 0, "width": 64, "height": 64},
+    )  # fmt: skip
+    reference = Pillow.open(io.BytesIO(jpeg)).crop((16, 0, 80, 64))
+    expected = np.asarray(reference.resize((side, side), Pillow.Resampling.BOX), dtype=int)
+    found = value(source, compressed("jpeg", jpeg)).astype(int)
+    assert np.abs(found - expected).max() <= 4
+
+
 def test_depth_as_png():
     raw = RANDOM.integers(0, 65535, (5, 7), dtype=np.uint16)
     raw[0, 0] = 0
