@@ -42,7 +42,7 @@ def decode(stream: Stream, message: Any) -> Sample:
             heading, or no stamp; names the topic, what was expected and what was seen.
     """
     stamp = stamp_ns(message.header)
-    if stamp <= 0:
+    if stamp <= 0 and stream.stamps == "header":
         raise MessageError(f"{stream.topic}: expected a stamp in the header, saw {stamp} ns")
     if stream.type == IMAGE:
         return Sample(stamp, _image(stream, message))

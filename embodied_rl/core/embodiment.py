@@ -146,6 +146,9 @@ class Stream:
     encoding: str = ""
     unit: str = ""
     scan: ScanGeometry | None = None  # of a lidar's stream
+    latency_s: float = 0.0  # a sample stamped s counts as available at s + latency_s
+    stamps: str = "header"  # or "receive": when the message came, for a driver without stamps
+    stuck_after_s: float | None = None  # the same value for so long in motion is a fault
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -159,6 +162,10 @@ class Stream:
     @property
     def max_age_ns(self) -> int:
         return round(self.max_age_s * NANOSECONDS)
+
+    @property
+    def latency_ns(self) -> int:
+        return round(self.latency_s * NANOSECONDS)
 
 
 @dataclass(frozen=True)
@@ -378,11 +385,16 @@ def _stream(part: Section) -> Stream:
         scan=scan,
         rate_hz=part.rate("rate_hz"),
         max_age_s=part.positive("max_age_s"),
+        latency_s=part.at_least_zero("latency_s", default=0.0),
+        stamps=part.choice("stamps", ("header", "receive"), default="header"),
+        stuck_after_s=part.positive("stuck_after_s") if part.has("stuck_after_s") else None,
     )
     if scan is not None and stream.unit != "m":
         part.fail("unit", "'m', the unit of every scan", f"'{stream.unit}'")
-    if stream.max_age_s * stream.rate_hz < 1:
-        part.fail("max_age_s", f"at least one period ({1 / stream.rate_hz:g} s)", stream.max_age_s)
+    if (stream.max_age_s - stream.latency_s) * stream.rate_hz < 1:
+        wanted = "at least one period" + (" and latency_s" if stream.latency_s else "")
+        least_s = stream.latency_s + 1 / stream.rate_hz
+        part.fail("max_age_s", f"{wanted} ({least_s:g} s)", stream.max_age_s)
     part.done()
     return stream
 

@@ -14,6 +14,8 @@ import yaml
 
 from embodied_rl.core.errors import UserError
 
+LONGEST_MESSAGE = 20_000  # characters of a text that comes over a topic
+LONGEST_LINE = 300  # characters of a text of unknown origin in a log or in the diagnostics
 _ABSENT = object()
 _RELATIVE_NAME = re.compile(r"^(~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
 
@@ -84,8 +86,11 @@ class Section:
             self.fail(key, "a rate between 1e-3 and 1e6 Hz", value)
         return value
 
-    def choice(self, key: str, allowed: Iterable[str]) -> str:
-        value, allowed = self.value(key), list(allowed)
+    def has(self, key: str) -> bool:
+        return key in self._data
+
+    def choice(self, key: str, allowed: Iterable[str], default: Any = _ABSENT) -> str:
+        value, allowed = self.value(key, default), list(allowed)
         if value not in allowed:
             self.fail(key, f"one of {allowed}", _describe(value))
         return str(value)
@@ -172,16 +177,56 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _MessageLoader(_Loader):
+    """Of texts that anybody may send: without aliases, a few of which make gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias, which no message needs", mark)
+        return super().compose_node(parent, index)
+
+
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text without tags of Python; ``origin`` is the name that errors carry.
 
     Raises:
-        UserError: not YAML, or a key twice in one mapping.
+        UserError: not YAML, nested too deeply, or a key twice in one mapping.
     """
+    return _parsed(text, origin, _Loader)
+
+
+def parse_message(text: str, origin: str) -> Any:
+    """:func:`parse_yaml` for a text that came over a topic: at most :data:`LONGEST_MESSAGE`
+    characters, and no aliases.
+
+    Raises:
+        UserError: too long, not YAML, nested too deeply, an alias, or a key twice.
+    """
+    if len(text) > LONGEST_MESSAGE:
+        raise UserError(
+            f"{origin}: expected at most {LONGEST_MESSAGE} characters, saw {len(text)}"
+        )
+    return _parsed(text, origin, _MessageLoader)
+
+
+def _parsed(text: str, origin: str, loader: type[_Loader]) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{origin}: not valid YAML: {plain(str(error))}") from error
+    except RecursionError as error:
+        raise UserError(f"{origin}: not valid YAML: nested too deeply") from error
+
+
+def plain(text: str, longest: int = LONGEST_LINE) -> str:
+    """A text of unknown origin as a part of one line: control characters and what no terminal can
+    show are escaped, spaces joined, and what is longer than ``longest`` is cut."""
+    head = text[: 4 * longest]
+    words = " ".join(head.split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    cut = len(shown) > longest or len(head) < len(text)
+    return f"{shown[: longest - 3]}..." if cut else shown
 
 
 def read_text(path: Path) -> str:
