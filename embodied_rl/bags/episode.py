@@ -260,22 +260,29 @@ class EpisodeReader:
         found: list[tuple[str, Sample]] = []
         try:
             decoded = self._decoder(message.topic, streams[0].type, message.data)
-            stamp = stamp_ns(decoded.header)
+            stamp = self._stamp(streams, decoded, message)
         except MessageError as error:
             self.report.add_error(message.topic, error)
             return
         for stream in streams:
             try:
-                found.append((stream.key, self._sample(stream, decoded)))
+                sample = self._sample(stream, decoded)
+                found.append((stream.key, Sample(stamp, sample.value)))
             except MessageError as error:
                 self.report.add_error(message.topic, error)
         if found:
-            if self._clock_offset_ns is None:
+            if self._clock_offset_ns is None and streams[0].stamps == "header":
                 self._clock_offset_ns = message.log_time_ns - stamp
             content = Samples(found, self._number)
             for accepted in self._timeline.push(message.topic, stamp, content):
                 self._note_arrival(message.topic, accepted.stamp_ns)
                 yield accepted
+
+    def _stamp(self, streams: list[Stream], decoded, message: Message) -> int:
+        """When a message was measured, or received where its stream counts by that."""
+        if streams[0].stamps == "receive":
+            return self._on_stamp_clock(message.log_time_ns)
+        return stamp_ns(decoded.header)
 
     def _note_arrival(self, topic: str, stamp: int) -> None:
         count, first, last = self.arrivals.get(topic, (0, stamp, stamp))
