@@ -102,8 +102,11 @@ class ControlLoop:
         """The streams that the next tick still waits for."""
         return self.builder.owing(self.next_tick_ns)
 
-    def tick(self) -> tuple[Observation, ActionChunk | None]:
+    def tick(self, may_act: bool = True) -> tuple[Observation, ActionChunk | None]:
         """Build the next row, let the policy see it and, when it is time, act.
+
+        Args:
+            may_act: False while the policy must not be obeyed; it acts on the first row after.
 
         Raises:
             UserError: the policy's chunk has a wrong shape or a value that is not finite.
@@ -115,6 +118,8 @@ class ControlLoop:
         if observation.missing:
             self.invalid_rows += 1
             return observation, None
+        if not may_act:
+            self._next_act_ns = self.next_tick_ns
         if now_ns < self._next_act_ns:
             return observation, None
         chunk = self.policy.act()

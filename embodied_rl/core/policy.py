@@ -14,7 +14,6 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.schema import parse_message, plain
 from embodied_rl.core.window import Observation
 
-
 _LARGEST = 2**64  # of a number in a record; a time or a seed is not larger
 
 

@@ -204,9 +204,7 @@ def parse_message(text: str, origin: str) -> Any:
         UserError: too long, not YAML, nested too deeply, an alias, or a key twice.
     """
     if len(text) > LONGEST_MESSAGE:
-        raise UserError(
-            f"{origin}: expected at most {LONGEST_MESSAGE} characters, saw {len(text)}"
-        )
+        raise UserError(f"{origin}: expected at most {LONGEST_MESSAGE} characters, saw {len(text)}")
     return _parsed(text, origin, _MessageLoader)
 
 

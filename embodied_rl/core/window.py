@@ -204,9 +204,9 @@ class RowBuilder:
         if stamp_ns < self._start_ns:
             return Arrival.BEFORE_START
         arrival = buffer.insert(sample)
-        if arrival is not Arrival.DUPLICATE:
-            if stamp_ns + buffer.stream.latency_ns <= self._built_ns:
-                return Arrival.LATE
+        available_ns = stamp_ns + buffer.stream.latency_ns
+        if arrival is not Arrival.DUPLICATE and available_ns <= self._built_ns:
+            return Arrival.LATE
         return arrival
 
     def set_back(self, start_ns: int) -> None:
