@@ -27,9 +27,11 @@ once a tick, and the simulator's progress hangs on it.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -52,6 +54,7 @@ from embodied_rl.core.schema import plain
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.causes import Causes
 from embodied_rl.nodes.connections import Connections
+from embodied_rl.nodes.deferred import create_deferred_service
 from embodied_rl.nodes.lifecycle import GuardedLifecycleNode, transition
 from embodied_rl.nodes.policy_episodes import Episodes
 from embodied_rl.nodes.policy_worker import PolicyWorker
@@ -59,7 +62,6 @@ from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
 from embodied_rl.policies.registry import load_policy
 
-SERVICES = ("reset_episode", "next_episode", "episode_report", "save_memory", "load_memory")
 FOREIGN_S = 1.0  # since its last heartbeat another policy is taken for active
 
 
@@ -121,7 +123,9 @@ class PolicyNode(GuardedLifecycleNode):
         if isinstance(policy, Planning):
             self._plan_publisher = self.create_publisher(String, "policy/plan", qos.LATCHED)
         self._worker = PolicyWorker(policy, self.embodiment, self._lockstep, self)
-        self._input = StreamInput(self, self.embodiment, policy.spec.streams, self._worker.put)
+        self._input = StreamInput(
+            self, self.embodiment, policy.spec.streams, self._worker.put, qos.patient_stream
+        )
         self._episodes = Episodes(self, self._task, self._worker.begin)
         self._executed = self.create_subscription(
             JointTrajectory, "command/executed", self._on_executed, qos.COMMANDS
@@ -137,8 +141,14 @@ class PolicyNode(GuardedLifecycleNode):
         self._connections = Connections(self)
         self._service_handles = [
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
-            for name in SERVICES
+            for name in ("reset_episode", "next_episode", "episode_report")
         ]
+        for name, action in (
+            ("save_memory", self._save_memory), ("load_memory", self._load_memory)
+        ):  # fmt: skip
+            answer = functools.partial(self._between_ticks, action)
+            service = create_deferred_service(self, Trigger, f"~/{name}", answer)
+            self._service_handles.append(service)
         self._silenced = threading.Event()
         if not self._lockstep:
             threading.Thread(
@@ -274,22 +284,26 @@ class PolicyNode(GuardedLifecycleNode):
         response.message = yaml.safe_dump(self._figures(), sort_keys=False)
         return response
 
-    async def _on_save_memory(self, request, response):
-        return await self._between_ticks(response, self._save_memory)
+    def _between_ticks(self, action: Callable[[ControlLoop], str], request) -> Future:
+        """The response of a service that does something with the policy's memory, once it can."""
+        answer: Future = Future()
 
-    async def _on_load_memory(self, request, response):
-        return await self._between_ticks(response, self._load_memory)
+        def carry_out(loop: ControlLoop | None) -> None:
+            try:
+                if loop is None:
+                    raise UserError("the policy was stopped before it could answer")
+                answer.set_result(Trigger.Response(success=True, message=action(loop)))
+            except Exception as error:
+                if not isinstance(error, (UserError, OSError)):
+                    self.say(traceback.format_exc(), "trace")
+                line = plain(str(error))
+                answer.set_result(Trigger.Response(success=False, message=line))
 
-    async def _between_ticks(self, response, action: Callable[[ControlLoop], str]):
-        worker = self._worker
-        try:
-            if worker is None or not worker.alive:
-                raise UserError("no policy is running")
-            response.message = await _Answer(worker.ask(action), worker)
-            response.success = True
-        except (UserError, OSError) as error:
-            response.success, response.message = False, plain(str(error))
-        return response
+        if self._worker is None or not self._worker.alive:
+            carry_out(None)
+        else:
+            self._worker.ask(carry_out)
+        return answer
 
     def _save_memory(self, loop: ControlLoop) -> str:
         blob = loop.policy.save_memory()
@@ -393,24 +407,6 @@ class PolicyNode(GuardedLifecycleNode):
         refusals = [meter.last_refusal for meter in self._input.meters.values() if meter.refused]
         unsound = [line for line in (self.unsound(), *refusals[:1]) if line]
         return worker.report.status(figures, unsound)
-
-
-class _Answer:
-    """Awaits what another thread will say, while the executor goes on with other work. rclpy asks
-    a waiting task again and again without a pause, so it is given one."""
-
-    PAUSE_S = 0.0005
-
-    def __init__(self, future: Future, worker: PolicyWorker):
-        self._future, self._worker = future, worker
-
-    def __await__(self):
-        while not self._future.done():
-            if not self._worker.alive:
-                raise UserError("the policy was stopped before it could answer")
-            time.sleep(self.PAUSE_S)
-            yield
-        return self._future.result()
 
 
 def main() -> int:

@@ -17,9 +17,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -76,10 +75,9 @@ class _Instruction:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Ask:
-    action: Callable[[ControlLoop], Any]
-    answer: Future
+    action: Callable[[ControlLoop | None], None]
 
 
 _Item = tuple[str, Sample, float] | ActionChunk | _Begin | _Instruction | _Ask | None
@@ -102,6 +100,7 @@ class PolicyWorker:
         self._epoch = self._begun = 0  # of the newest request, and of the newest carried out
         self._resting, self._stopped, self._refused = True, False, False
         self._newest_instruction: _Instruction | None = None
+        self._asking, self._asked = threading.Lock(), list[_Ask]()
         self._clock_ns = 0
         self._row_s = time.monotonic()
         self._last_arrival_s = 0.0
@@ -141,16 +140,21 @@ class PolicyWorker:
         self._newest_instruction = _Instruction(text)
         self._inbox.put(self._newest_instruction)
 
-    def ask(self, action: Callable[[ControlLoop], Any]) -> Future:
-        """Do something with the loop between two ticks."""
-        answer: Future = Future()
-        self._inbox.put(_Ask(action, answer))
-        return answer
+    def ask(self, action: Callable[[ControlLoop | None], None]) -> None:
+        """Do something with the loop between two ticks; without a loop if there are no more."""
+        request = _Ask(action)
+        with self._asking:
+            self._asked.append(request)
+        self._inbox.put(request)
 
     def stop(self) -> None:
         """Send nothing from now on; the thread ends after the plan under way, if there is one."""
         self._stopped = True
         self._inbox.put(None)
+        with self._asking:
+            left, self._asked = self._asked, []
+        for request in left:
+            request.action(None)
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout=timeout_s)
@@ -228,10 +232,11 @@ class PolicyWorker:
         self._last_arrival_s = 0.0
 
     def _answer(self, request: _Ask) -> None:
-        try:
-            request.answer.set_result(request.action(self.loop))
-        except Exception as error:
-            request.answer.set_exception(error)
+        with self._asking:
+            if request not in self._asked:
+                return  # it was answered when the worker was stopped
+            self._asked.remove(request)
+        request.action(self.loop)
 
     def _instruct(self, text: str) -> None:
         """Tell a policy that takes instructions; what it refuses changes nothing."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from embodied_rl.core.embodiment import NANOSECONDS, Stream
+from embodied_rl.core.window import CLOCK_JUMP_NS
 from embodied_rl.nodes.causes import Causes
 
 RATE_WINDOW_NS = 2 * NANOSECONDS
 LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not act
 SOUND_SHARE = 0.85  # from which it may again
+MOST_STAMPS = 8192
 SILENT_PERIODS = 1.5  # control periods beyond its maximum age that a stream may be silent
 
 
@@ -21,7 +23,7 @@ class StreamMeter:
     """What has been seen of one stream. One thread writes, any may read."""
 
     stream: Stream
-    stamps: deque[int] = field(default_factory=lambda: deque(maxlen=8192))
+    stamps: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_STAMPS))
     lateness_ms: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     received: int = 0
     refusals: Causes = field(default_factory=Causes)
@@ -38,11 +40,13 @@ class StreamMeter:
         return self.refusals.last
 
     def count(self, stamp_ns: int, value: np.ndarray, received_ns: int) -> None:
-        if self.stamps and stamp_ns < self.stamps[-1]:
-            self.stamps.clear()  # a clock set back, or disorder: measure again
-            self.slow = ""
-        self.stamps.append(stamp_ns)
         self.received += 1
+        if self.stamps and stamp_ns < self.stamps[-1] - CLOCK_JUMP_NS:
+            self.stamps.clear()  # a clock set back: measure again
+            self.slow = ""
+        if len(self.stamps) == MOST_STAMPS:
+            self.stamps.popleft()
+        self.stamps.insert(len(self.stamps) - self._after(stamp_ns), stamp_ns)
         while self.stamps[-1] - self.stamps[0] > RATE_WINDOW_NS:
             self.stamps.popleft()
         self.lateness_ms.append((received_ns - stamp_ns) / 1e6)
@@ -54,6 +58,15 @@ class StreamMeter:
             self.same_since_ns = stamp_ns
         self.newest = value
         self._judge_rate()
+
+    def _after(self, stamp_ns: int) -> int:
+        """How many stamps are later: none, but where messages overtake each other."""
+        count = 0
+        for later_ns in reversed(self.stamps):
+            if later_ns <= stamp_ns:
+                break
+            count += 1
+        return count
 
     def _judge_rate(self) -> None:
         measured_s = self.measured_s()
