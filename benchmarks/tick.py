@@ -175,8 +175,9 @@ def _host(ticks: int) -> tuple[list[float], list[float]]:
             executor.spin_once(timeout_sec=0.05)
         if not active:
             active = node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert node._worker is not None
+    total_ms = list(node._worker.report.latency.values_ms)
     node.close()
-    total_ms = list(node.latency.values_ms)
     node.destroy_node()
     rclpy.try_shutdown()
     last = min(len(total_ms), len(policy.own_ms), warm_up + ticks)

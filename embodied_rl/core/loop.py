@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
+from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import ActionChunk, EpisodeInfo, InContext, Policy, check_chunk
 from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
+
+SHOWN_NS = 5 * NANOSECONDS  # skipped rows are shown over this time, or a longer history
 
 
 class ControlLoop:
@@ -17,12 +21,23 @@ class ControlLoop:
 
     The caller decides when a tick is due: as soon as :meth:`owing` is empty, or when it has waited
     long enough. A row with a missing stream is shown to the policy as such, but never acted upon.
+
+    Args:
+        jitter: see :class:`~embodied_rl.core.window.RowBuilder`.
+        trust_stamps: of the samples, where the caller has no clock; one that has calls
+            :meth:`set_back`.
     """
 
-    def __init__(self, policy: Policy, embodiment: Embodiment):
+    def __init__(
+        self,
+        policy: Policy,
+        embodiment: Embodiment,
+        jitter: Callable[[Stream], int] | None = None,
+        trust_stamps: bool = True,
+    ):
         self.policy = policy
         self.period_ns = embodiment.period_ns
-        self.builder = RowBuilder(embodiment, policy.spec.streams)
+        self.builder = RowBuilder(embodiment, policy.spec.streams, jitter, trust_stamps)
         self.episode: EpisodeInfo | None = None
         self.next_tick_ns = 0
         self._next_act_ns = 0
@@ -52,8 +67,14 @@ class ControlLoop:
         """Hand over a sample. A clock that was set back begins the episode anew from there."""
         arrival = self.builder.add(key, sample)
         if arrival is Arrival.CLOCK_JUMP and self.episode is not None:
-            self.reset(replace(self.episode, start_ns=sample.stamp_ns))
+            self.reset(replace(self.episode, start_ns=self.builder.start_ns))
         return arrival
+
+    def set_back(self, now_ns: int) -> None:
+        """The clock was set back to ``now_ns``: begin the episode anew from there."""
+        self.builder.set_back(now_ns)
+        if self.episode is not None:
+            self.reset(replace(self.episode, start_ns=now_ns))
 
     @property
     def awaiting(self) -> bool:
@@ -81,8 +102,11 @@ class ControlLoop:
         """The streams that the next tick still waits for."""
         return self.builder.owing(self.next_tick_ns)
 
-    def tick(self) -> tuple[Observation, ActionChunk | None]:
+    def tick(self, may_act: bool = True) -> tuple[Observation, ActionChunk | None]:
         """Build the next row, let the policy see it and, when it is time, act.
+
+        Args:
+            may_act: False while the policy must not be obeyed; it acts on the first row after.
 
         Raises:
             UserError: the policy's chunk has a wrong shape or a value that is not finite.
@@ -94,6 +118,8 @@ class ControlLoop:
         if observation.missing:
             self.invalid_rows += 1
             return observation, None
+        if not may_act:
+            self._next_act_ns = self.next_tick_ns
         if now_ns < self._next_act_ns:
             return observation, None
         chunk = self.policy.act()
@@ -102,10 +128,25 @@ class ControlLoop:
         self._awaited_ns = chunk.stamp_ns
         return observation, chunk
 
+    @property
+    def reach_ns(self) -> int:
+        """The longest gap over which rows are shown one by one; a longer one outlasts the memory
+        of rows anyway."""
+        spec = self.policy.spec
+        return max(SHOWN_NS, spec.history * spec.stride * self.period_ns)
+
+    def newest_tick(self, now_ns: int) -> int:
+        """The newest tick until ``now_ns`` that owes nothing, the next one at least."""
+        whole_ns = self.builder.whole_until_ns()
+        if whole_ns is None:
+            return self.next_tick_ns
+        return max(min(now_ns, whole_ns) // self.period_ns * self.period_ns, self.next_tick_ns)
+
     def skip_to(self, tick_ns: int) -> int:
         """Leave out ticks up to ``tick_ns`` that came too late to be of use; how many they were.
 
-        Their rows are built and shown all the same, so that the memory keeps its spacing.
+        Their rows are built and shown all the same, so that the memory keeps its spacing. A gap
+        longer than :attr:`reach_ns` is left by :meth:`leap_to`.
         """
         skipped = 0
         while self.next_tick_ns < tick_ns:
@@ -113,3 +154,32 @@ class ControlLoop:
             self.next_tick_ns += self.period_ns
             skipped += 1
         return skipped
+
+    def leap_to(self, now_ns: int) -> bool:
+        """Begin the episode anew at ``now_ns`` if the next tick lies further back than
+        :attr:`reach_ns`; whether it did."""
+        if self.episode is None or now_ns - self.next_tick_ns <= self.reach_ns:
+            return False
+        self.reset(replace(self.episode, start_ns=now_ns))
+        return True
+
+    def load_memory(self, blob: bytes) -> None:
+        """Replace the policy's memory and plan anew on the next row. What the robot did between
+        the saving and now is a gap in it. A memory that is refused changes nothing.
+
+        Raises:
+            UserError: not a memory of this policy.
+        """
+        before = self.policy.save_memory()
+        try:
+            self.policy.load_memory(blob)
+        except Exception as error:
+            self.policy.load_memory(before)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"memory: expected one of {self.policy.spec.name}, saw a damaged one "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        self._awaited_ns = None
+        self._next_act_ns = self.next_tick_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,8 +11,10 @@ import yaml
 
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.schema import parse_yaml
+from embodied_rl.core.schema import parse_message, plain
 from embodied_rl.core.window import Observation
+
+_LARGEST = 2**64  # of a number in a record; a time or a seed is not larger
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,15 @@ class EpisodeInfo:
     @classmethod
     def from_yaml(cls, text: str, origin: str) -> EpisodeInfo:
         """Raises UserError naming ``origin`` when the text is not an episode's description."""
-        return cls(**_record(cls, text, origin))
+        info = cls(**_record(cls, text, origin))
+        for key, least in (("episode", -1), ("seed", 0), ("start_ns", 0), ("trial", 0)):
+            value = getattr(info, key)
+            if not least <= value <= _LARGEST:
+                raise UserError(
+                    f"{origin}: {key}: expected a number from {least} to {_LARGEST}, "
+                    f"saw {plain(str(value), 40)}"
+                )
+        return info
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,15 @@ class Cautious(Protocol):
 
 
 @runtime_checkable
+class Ranged(Protocol):
+    """A policy that knows which observations it was trained on."""
+
+    def observed_range(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Stream -> lowest and highest value of each number, both of the stream's shape, in its
+        unit; streams without a range (images) are left out."""
+
+
+@runtime_checkable
 class Planning(Protocol):
     """A policy with a plan that others may watch."""
 
@@ -208,6 +227,35 @@ class Planning(Protocol):
 def episode_seed(seed: int, episode: int) -> int:
     """Seed of one episode of a run, the same in every process that counts episodes."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+def check_fits(spec: PolicySpec, embodiment: Embodiment) -> None:
+    """Refuse a policy that was made for another robot.
+
+    Raises:
+        UserError: robot, streams, shapes, rate or number of actions differ; names both.
+    """
+    for key, stream in embodiment.require(spec.streams).items():
+        if tuple(spec.streams[key]) != stream.shape:
+            raise UserError(
+                f"policy {spec.name}: stream '{key}': expected shape {list(spec.streams[key])}, "
+                f"saw {list(stream.shape)} in {embodiment.origin}"
+            )
+    here = embodiment.contract_hash(spec.streams)
+    differing = [
+        f"{what} {theirs} instead of {ours}"
+        for what, theirs, ours in (
+            ("control rate", f"{spec.rate_hz:g} Hz", f"{embodiment.control_rate_hz:g} Hz"),
+            ("actions", spec.action_dim, embodiment.action_dim),
+            ("contract", spec.embodiment_hash or "none", here),
+        )
+        if theirs != ours
+    ]
+    if differing:
+        raise UserError(
+            f"policy {spec.name}: made for robot '{spec.embodiment}', not for "
+            f"'{embodiment.name}' ({embodiment.origin}): {', '.join(differing)}"
+        )
 
 
 def check_chunk(chunk: ActionChunk, spec: PolicySpec) -> None:
@@ -231,13 +279,15 @@ def check_chunk(chunk: ActionChunk, spec: PolicySpec) -> None:
 def _record(kind: type, text: str, origin: str) -> dict:
     """The fields of a flat dataclass from YAML, of the declared types; those without a default
     must be there."""
-    data = parse_yaml(text, origin)
+    data = parse_message(text, origin)
     expected = {item.name: item.type for item in fields(kind)}
     needed = {item.name for item in fields(kind) if item.default is MISSING}
     if not isinstance(data, dict) or not needed <= set(data) <= set(expected):
         seen = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{origin}: expected the keys {sorted(expected)}, saw {seen}")
+        shown = plain(str(seen), 80)
+        raise UserError(f"{origin}: expected the keys {sorted(expected)}, saw {shown}")
     for key, value in data.items():
         if type(value).__name__ != expected[key]:
-            raise UserError(f"{origin}: {key}: expected {expected[key]}, saw {value!r}")
+            shown = plain(repr(value), 80)
+            raise UserError(f"{origin}: {key}: expected {expected[key]}, saw {shown}")
     return data

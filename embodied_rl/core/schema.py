@@ -15,6 +15,8 @@ import yaml
 from embodied_rl.core.errors import UserError
 
 MANY = 8  # options that still fit into one line of an error
+LONGEST_MESSAGE = 20_000  # characters of a text that comes over a topic
+LONGEST_LINE = 300  # characters of a text of unknown origin in a log or in the diagnostics
 _ABSENT = object()
 _SERVICE_NAME = re.compile(r"^(~?/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
 _TYPE_NAME = re.compile(r"^[a-z][a-z0-9_]*/(msg|srv|action)/[A-Z][A-Za-z0-9]*$")
@@ -101,9 +103,6 @@ class Section:
         if not 1e-3 <= value <= 1e6:
             self.fail(key, "a rate between 1e-3 and 1e6 Hz", value)
         return value
-
-    def has(self, key: str) -> bool:
-        return key in self._data
 
     def choice(self, key: str, allowed: Iterable[str], default: Any = _ABSENT) -> str:
         value, allowed = self.value(key, default), list(allowed)
@@ -214,16 +213,54 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _MessageLoader(_Loader):
+    """Of texts that anybody may send: without aliases, a few of which make gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias, which no message needs", mark)
+        return super().compose_node(parent, index)
+
+
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text without tags of Python; ``origin`` is the name that errors carry.
 
     Raises:
-        UserError: not YAML, or a key twice in one mapping.
+        UserError: not YAML, nested too deeply, or a key twice in one mapping.
     """
+    return _parsed(text, origin, _Loader)
+
+
+def parse_message(text: str, origin: str) -> Any:
+    """:func:`parse_yaml` for a text that came over a topic: at most :data:`LONGEST_MESSAGE`
+    characters, and no aliases.
+
+    Raises:
+        UserError: too long, not YAML, nested too deeply, an alias, or a key twice.
+    """
+    if len(text) > LONGEST_MESSAGE:
+        raise UserError(f"{origin}: expected at most {LONGEST_MESSAGE} characters, saw {len(text)}")
+    return _parsed(text, origin, _MessageLoader)
+
+
+def _parsed(text: str, origin: str, loader: type[_Loader]) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{origin}: not valid YAML: {plain(str(error))}") from error
+    except RecursionError as error:
+        raise UserError(f"{origin}: not valid YAML: nested too deeply") from error
+
+
+def plain(text: str, longest: int = LONGEST_LINE) -> str:
+    """A text of unknown origin as a part of one line: control characters and what no terminal can
+    show are escaped, spaces joined, and what is longer than ``longest`` is cut."""
+    head = text[: 4 * longest]
+    words = " ".join(head.split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    cut = len(shown) > longest or len(head) < len(text)
+    return f"{shown[: longest - 3]}..." if cut else shown
 
 
 def read_text(path: Path) -> str:

@@ -2,15 +2,16 @@
 
 Control ticks are the multiples of the control period on the ROS clock, so a live node and a bag
 reader agree on them without a word. The row of a tick holds, for every stream, the newest sample
-stamped at or before it (``asof``), if that sample is not older than the stream's maximum age. A
-window is a strided stack of rows. What is missing is marked, never filled in silence.
+that counts as available at it (``asof``): stamped at least the stream's declared latency before it.
+A sample older than the stream's maximum age, counted from its stamp, does not count. A window is a
+strided stack of rows. What is missing is marked, never filled in silence.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -18,8 +19,10 @@ import numpy as np
 
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 
-# A stamp this far behind the newest one is not a late message but a clock that was set back.
+# A stamp this far behind the newest one of its stream is no late message of this run of the clock:
+# a clock was set back, or a stray packet turned up.
 CLOCK_JUMP_NS = NANOSECONDS
+CONFIRMING = 3  # such stamps in a row of one stream make it a clock that was set back
 
 
 @dataclass(frozen=True)
@@ -61,25 +64,27 @@ class Arrival(Enum):
     LATE = "after the row that needed it was built"
     DUPLICATE = "a second sample of the same stamp, dropped"
     BEFORE_START = "stamped before the episode, dropped"
+    STRAY = "stamped long before the newest of its stream, dropped"
     CLOCK_JUMP = "the clock was set back; older samples dropped"
 
 
 def asof(
-    stamps_ns: np.ndarray, ticks_ns: np.ndarray, max_age_ns: int
+    stamps_ns: np.ndarray, ticks_ns: np.ndarray, max_age_ns: int, latency_ns: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each tick the newest sample not after it.
+    """For each tick the newest sample that is available at it.
 
     Args:
         stamps_ns: ``(N,)`` rising stamps.
         ticks_ns: ``(K,)`` ticks.
-        max_age_ns: a sample older than this at the tick does not count.
+        max_age_ns: a sample stamped longer than this before the tick does not count.
+        latency_ns: a sample is available this long after its stamp.
 
     Returns:
         ``index (K,)`` into ``stamps_ns`` (0 where there is none) and ``valid (K,)``.
     """
     if len(stamps_ns) == 0:
         return np.zeros(len(ticks_ns), dtype=np.int64), np.zeros(len(ticks_ns), dtype=bool)
-    index = np.searchsorted(stamps_ns, ticks_ns, side="right") - 1
+    index = np.searchsorted(stamps_ns, ticks_ns - latency_ns, side="right") - 1
     found = index >= 0
     index = np.maximum(index, 0)
     return index, found & (ticks_ns - stamps_ns[index] <= max_age_ns)
@@ -122,21 +127,43 @@ class _Buffer:
         self.values.clear()
 
     def forget_before(self, tick_ns: int) -> None:
-        """Keep the newest sample not after ``tick_ns`` and all that follow."""
-        keep = max(bisect_left(self.stamps, tick_ns + 1) - 1, 0)
+        """Keep the newest sample available at ``tick_ns`` and all that follow."""
+        keep = max(bisect_left(self.stamps, tick_ns - self.stream.latency_ns + 1) - 1, 0)
         del self.stamps[:keep], self.values[:keep]
 
 
 class RowBuilder:
-    """Live side of the row: takes samples in any order, gives the row of each tick in turn."""
+    """Live side of the row: takes samples in any order, gives the row of each tick in turn.
 
-    def __init__(self, embodiment: Embodiment, keys: Iterable[str]):
+    Args:
+        jitter: stamps of a stream may be this uneven. A row then waits, where the next sample could
+            be stamped that much too early to be left out, until there is certainty. None waits for
+            nothing but the nominal period, as is right where stamps lie on an exact grid.
+        trust_stamps: believe stamps that a clock was set back; otherwise only :meth:`set_back`
+            says so, for a caller with a clock of its own.
+    """
+
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        keys: Iterable[str],
+        jitter: Callable[[Stream], int] | None = None,
+        trust_stamps: bool = True,
+    ):
         self.streams = embodiment.require(keys)
         self.period_ns = embodiment.period_ns
+        self._trust_stamps = trust_stamps
         self._buffers = {key: _Buffer(stream) for key, stream in self.streams.items()}
+        # Past the newest stamp by this, the next sample may come.
+        self._next_ns = {
+            key: stream.period_ns - (min(jitter(stream), stream.period_ns) if jitter else 0)
+            for key, stream in self.streams.items()
+        }
         # Outlives reset(), or a clock set back right after it would only look like stray samples.
         self._newest_ns: dict[str, int] = {}
+        self._strays: dict[str, list[Sample]] = {}
         self.counts: Counter[Arrival] = Counter()
+        self.late: Counter[str] = Counter()  # by stream
         self.reset(0)
 
     def reset(self, start_ns: int) -> None:
@@ -147,28 +174,53 @@ class RowBuilder:
             first = bisect_left(buffer.stamps, start_ns)
             del buffer.stamps[:first], buffer.values[:first]
 
+    @property
+    def start_ns(self) -> int:
+        """Samples stamped before this do not count."""
+        return self._start_ns
+
     def add(self, key: str, sample: Sample) -> Arrival:
-        """Take one sample. After a CLOCK_JUMP nothing is kept but this sample; the caller resets
-        what it derived from the old rows."""
-        buffer = self._buffers[key]
-        newest_ns = self._newest_ns.get(key, sample.stamp_ns)
-        self._newest_ns[key] = max(newest_ns, sample.stamp_ns)
-        if sample.stamp_ns < newest_ns - CLOCK_JUMP_NS:
-            arrival = Arrival.CLOCK_JUMP
-            self._newest_ns = {key: sample.stamp_ns}
-            for other in self._buffers.values():
-                other.clear()
-            self._start_ns = sample.stamp_ns
-            self._built_ns = sample.stamp_ns - 1
-            buffer.insert(sample)
-        elif sample.stamp_ns < self._start_ns:
-            arrival = Arrival.BEFORE_START
-        else:
-            arrival = buffer.insert(sample)
-            if arrival is not Arrival.DUPLICATE and sample.stamp_ns <= self._built_ns:
-                arrival = Arrival.LATE
+        """Take one sample. After a CLOCK_JUMP nothing is kept but the samples that showed it; the
+        caller resets what it derived from the old rows."""
+        arrival = self._insert(key, sample)
         self.counts[arrival] += 1
+        if arrival is Arrival.LATE:
+            self.late[key] += 1
         return arrival
+
+    def _insert(self, key: str, sample: Sample) -> Arrival:
+        buffer, stamp_ns = self._buffers[key], sample.stamp_ns
+        newest_ns = self._newest_ns.get(key, stamp_ns)
+        if stamp_ns < newest_ns - CLOCK_JUMP_NS:
+            strays = self._strays.setdefault(key, [])
+            strays.append(sample)
+            del strays[:-CONFIRMING]
+            if not self._trust_stamps or len(strays) < CONFIRMING:
+                return Arrival.STRAY
+            self.set_back(min(stray.stamp_ns for stray in strays))
+            return Arrival.CLOCK_JUMP
+        self._strays.pop(key, None)
+        self._newest_ns[key] = max(newest_ns, stamp_ns)
+        if stamp_ns < self._start_ns:
+            return Arrival.BEFORE_START
+        arrival = buffer.insert(sample)
+        available_ns = stamp_ns + buffer.stream.latency_ns
+        if arrival is not Arrival.DUPLICATE and available_ns <= self._built_ns:
+            return Arrival.LATE
+        return arrival
+
+    def set_back(self, start_ns: int) -> None:
+        """The clock now shows ``start_ns``, earlier than before: forget all samples but those that
+        have come from the new run of the clock."""
+        strays, self._strays = self._strays, {}
+        self._newest_ns = {}
+        for buffer in self._buffers.values():
+            buffer.clear()
+        self._start_ns = start_ns
+        self._built_ns = start_ns - 1
+        for key, samples in strays.items():
+            for sample in samples:
+                self._insert(key, sample)
 
     def forget_before(self, time_ns: int) -> None:
         """Let go of samples that no row at or after ``time_ns`` can need."""
@@ -180,22 +232,34 @@ class RowBuilder:
         return not self.owing(tick_ns)
 
     def owing(self, tick_ns: int) -> list[str]:
-        """The streams whose newest sample plus one period does not reach past the tick."""
+        """The streams of which a sample that counts at the tick may still come."""
         return [
             key
             for key, buffer in self._buffers.items()
-            if not buffer.stamps or buffer.stamps[-1] + buffer.stream.period_ns <= tick_ns
+            if not buffer.stamps or self._whole_until_ns(key, buffer) < tick_ns
         ]
+
+    def whole_until_ns(self) -> int | None:
+        """The latest time at which no stream owes a sample; None before every stream has spoken."""
+        if not all(buffer.stamps for buffer in self._buffers.values()):
+            return None
+        return min(self._whole_until_ns(key, buffer) for key, buffer in self._buffers.items())
+
+    def _whole_until_ns(self, key: str, buffer: _Buffer) -> int:
+        """A sample of that very time is the last one that counts there."""
+        wait_ns = max(self._next_ns[key] - 1, 0)
+        return buffer.stamps[-1] + wait_ns + buffer.stream.latency_ns
 
     def row(self, tick_ns: int) -> Observation:
         """The row of one tick; ticks must be asked for in rising order."""
         tick = np.array([tick_ns])
         values, valid = {}, {}
         for key, buffer in self._buffers.items():
+            stream = buffer.stream
             stamps = np.array(buffer.stamps, dtype=np.int64)
-            index, found = asof(stamps, tick, buffer.stream.max_age_ns)
+            index, found = asof(stamps, tick, stream.max_age_ns, stream.latency_ns)
             valid[key] = bool(found[0])
-            values[key] = buffer.values[index[0]] if found[0] else missing_value(buffer.stream)
+            values[key] = buffer.values[index[0]] if found[0] else missing_value(stream)
             buffer.forget_before(tick_ns)
         self._built_ns = tick_ns
         return Observation(tick_ns, values, valid)

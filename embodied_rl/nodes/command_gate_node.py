@@ -33,9 +33,10 @@ from embodied_rl.core.heartbeat import Heartbeat
 from embodied_rl.core.measured import StateWatch
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.policy_link import PolicyLink
+from embodied_rl.core.schema import plain
 from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes.causes import Complaints
 from embodied_rl.nodes.command_output import CommandOutput
-from embodied_rl.nodes.complaints import Complaints, plain
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.gate_realtime import RealtimeGate
 from embodied_rl.nodes.process import Stop, parameter, run

@@ -1,6 +1,7 @@
-"""Lifecycle transitions that never fail in silence.
+"""Lifecycle transitions that never fail in silence, and requests that never end a node.
 
-In this rclpy an exception inside ``on_configure`` and its kin becomes ERROR with nothing logged.
+In this rclpy an exception inside ``on_configure`` and its kin becomes ERROR with nothing logged,
+and a request that the state does not allow (activate while active) raises in the executor.
 """
 
 from __future__ import annotations
@@ -9,13 +10,34 @@ import functools
 import traceback
 from collections.abc import Callable
 
-from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from embodied_rl.core.errors import UserError
+from embodied_rl.nodes.causes import Causes
 
 
 class NotYet(UserError):
     """A refusal that time alone may cure; no fault of anybody's so far."""
+
+
+class GuardedLifecycleNode(LifecycleNode):
+    """Answers every request for a change of state, in whatever state it is."""
+
+    def _LifecycleNodeMixin__on_change_state(self, request, response):  # noqa: N802
+        """In place of rclpy's handler of the service ``~/change_state``, which it calls."""
+        label = request.transition.label or str(request.transition.id)
+        try:
+            super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+        except Exception as error:  # rclpy's own class is private, and differs between distros
+            state = self._state_machine.current_state[1]
+            if not hasattr(self, "_out_of_place"):
+                self._out_of_place = Causes()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            line = f"transition {label} refused: not possible in state '{state}' ({reason})"
+            if self._out_of_place.note(line):
+                self.get_logger().error(line)
+            response.success = False
+        return response
 
 
 def transition(callback: Callable) -> Callable:

@@ -32,6 +32,11 @@ def stream(message_type: str) -> QoSProfile:
     return reliable(5 if message_type in LARGE else 100)
 
 
+def patient_stream(message_type: str) -> QoSProfile:
+    """Of a process whose interpreter a plan may keep busy: no message may be lost meanwhile."""
+    return reliable(20 if message_type in LARGE else 400)
+
+
 def simulation(message_type: str) -> QoSProfile:
     """A simulator's side of a stream: in lockstep it runs as fast as policy and gate answer, and a
     recorder that nobody waits for may be seconds of its time behind."""

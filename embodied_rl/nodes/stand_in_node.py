@@ -43,7 +43,7 @@ from embodied_rl.core.heading import quaternion_of
 from embodied_rl.core.schema import parse_yaml
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import diagnostics, messages, qos
-from embodied_rl.nodes.complaints import Complaints
+from embodied_rl.nodes.causes import Complaints
 from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.sim.stand_in import Faults, StandInRobot, Trajectory
 

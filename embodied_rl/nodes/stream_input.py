@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -19,45 +20,10 @@ from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
 from embodied_rl.nodes.connections import DISCOVERY_S
 from embodied_rl.nodes.lifecycle import NotYet
+from embodied_rl.nodes.stream_meter import LOWEST_SHARE, StreamMeter
 from embodied_rl.nodes.subscriber import Subscriber
 
-RATE_WINDOW_NS = 2 * NANOSECONDS
-LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not be started
 FUTURE_PERIODS = 2  # control periods that a stamp may lie ahead of the clock
-
-
-@dataclass
-class StreamMeter:
-    """What has been seen of one stream."""
-
-    stream: Stream
-    stamps: deque[int] = field(default_factory=lambda: deque(maxlen=4096))
-    received: int = 0
-    refused: int = 0
-    others: int = 0  # messages with nothing for this stream, of a topic that several share
-    last_refusal: str = ""
-    last_other: str = ""
-
-    def count(self, stamp_ns: int) -> None:
-        if self.stamps and stamp_ns < self.stamps[-1]:
-            self.stamps.clear()  # a clock set back, or disorder: measure anew
-        self.stamps.append(stamp_ns)
-        self.received += 1
-        while self.stamps[-1] - self.stamps[0] > RATE_WINDOW_NS:
-            self.stamps.popleft()
-
-    def rate_hz(self) -> float:
-        """Messages a second over the last two seconds of stamps; 0 before the second message."""
-        span = self.stamps[-1] - self.stamps[0] if self.stamps else 0
-        return (len(self.stamps) - 1) * NANOSECONDS / span if span else 0.0
-
-    def measured_s(self) -> float:
-        return (self.stamps[-1] - self.stamps[0]) / NANOSECONDS if self.stamps else 0.0
-
-    @property
-    def delivered(self) -> float:
-        """Measured share of the declared rate."""
-        return self.rate_hz() / self.stream.rate_hz
 
 
 class StreamInput:
@@ -65,7 +31,8 @@ class StreamInput:
 
     Args:
         node: whose executor runs the callbacks.
-        receive: called with (key, sample, arrival) on that executor's thread; the arrival is the
+        receive: called with (key, sample, arrival) on that executor's thread, or on the one that
+            calls :meth:`take_waiting`, never on two at once; the arrival is the
             ``time.perf_counter()`` at which the message's callback began.
         profile: quality of service for a message type.
         ahead_ns: how far a stamp may lie ahead of the clock; default two control periods.
@@ -82,10 +49,12 @@ class StreamInput:
     ):
         self._node, self._receive = node, receive
         self._ahead_ns = FUTURE_PERIODS * embodiment.period_ns if ahead_ns is None else ahead_ns
+        self._period_ns = embodiment.period_ns
         streams = embodiment.require(keys)
         self.meters = {key: StreamMeter(stream) for key, stream in streams.items()}
         self._decoders = {key: StreamDecoder(stream) for key, stream in streams.items()}
         self.notes: Counter[str] = Counter()
+        self._lock = threading.Lock()  # held while one message is decoded and handed on
         self._patience_s = time.monotonic() + DISCOVERY_S
         by_topic: dict[str, list[Stream]] = {}
         for stream in streams.values():
@@ -125,18 +94,20 @@ class StreamInput:
             subscriber.destroy()
 
     def _on_message(self, group: list[Stream], message) -> None:
-        arrival_s = time.perf_counter()
-        now_ns = messages.now_ns(self._node)
-        latest_ns = now_ns + self._ahead_ns
+        arrival_s, now_ns = time.perf_counter(), messages.now_ns(self._node)
+        with self._lock:
+            self._take(group, message, arrival_s, now_ns)
+
+    def _take(self, group: list[Stream], message, arrival_s: float, now_ns: int) -> None:
         for stream in group:
             meter = self.meters[stream.key]
             try:
                 sample = self._decoders[stream.key](message, now_ns)
-                if sample.stamp_ns > latest_ns:
-                    ahead_s = (sample.stamp_ns - latest_ns) / NANOSECONDS
+                ahead_ns = sample.stamp_ns - now_ns
+                if ahead_ns > self._ahead_ns:
                     raise MessageError(
                         f"{stream.topic}: expected a stamp not after the clock, "
-                        f"saw one {ahead_s:.3f} s ahead"
+                        f"saw one {ahead_ns / NANOSECONDS:.3f} s ahead"
                     )
             except NotForThisStream as error:
                 meter.others += 1
@@ -145,17 +116,16 @@ class StreamInput:
             except MessageError as error:
                 self._refuse(meter, str(error))
                 continue
-            meter.count(sample.stamp_ns)
+            meter.count(sample.stamp_ns, sample.value, now_ns)
             joints = stream.wire_joints
             if joints and not stream.split and tuple(message.name[: len(joints)]) != joints:
                 self._note_order(stream, message)
             self._receive(stream.key, sample, arrival_s)
 
     def _refuse(self, meter: StreamMeter, reason: str) -> None:
-        if meter.last_refusal != reason:
-            self._node.get_logger().error(f"refused: {reason}")
-        meter.refused += 1
-        meter.last_refusal = reason
+        line = meter.refusals.note(reason)
+        if line:
+            self._node.get_logger().error(f"refused: {line}")
 
     def _note_order(self, stream: Stream, message) -> None:
         """Joints are found by name; an unexpected order is harmless, but worth a line."""
@@ -195,13 +165,36 @@ class StreamInput:
                     f"{LOWEST_SHARE:.0%} of {stream.rate_hz:g} Hz, saw {meter.rate_hz():.1f} Hz"
                     f"{because}"
                 )
+            meter.slow = ""
 
-    def figures(self) -> dict[str, object]:
+    def unsound(self, moving_since_ns: int | None) -> str:
+        """Why a policy must not act on these streams now: one is silent, slower than its bound, or
+        stuck while the robot was told to move (see :meth:`StreamMeter.stuck`). Empty if none is."""
+        now_ns = messages.now_ns(self._node)
+        for meter in self.meters.values():
+            line = (
+                meter.silent(now_ns, self._period_ns) or meter.slow or meter.stuck(moving_since_ns)
+            )
+            if line:
+                return line
+        return ""
+
+    def why_missing(self, keys: Iterable[str]) -> str:
+        """One line for streams without a sample in time, with what is known of the reason."""
+        parts = [f"{key}{self.meters[key].why_missing()}" for key in keys]
+        return f"no sample of {', '.join(parts)} in time"
+
+    def newest(self) -> dict[str, np.ndarray]:
+        """The newest value of each stream that has one."""
+        found = {key: meter.newest for key, meter in self.meters.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def figures(self, late: Mapping[str, int] | None = None) -> dict[str, object]:
+        """
+        Args:
+            late: samples by stream that came after the row that needed them was built.
+        """
         found: dict[str, object] = dict(self.notes)
         for key, meter in self.meters.items():
-            found[f"{key}.rate_hz"] = round(meter.rate_hz(), 2)
-            found[f"{key}.delivered"] = round(meter.delivered, 3)
-            if meter.refused:
-                found[f"{key}.refused"] = meter.refused
-                found[f"{key}.last_refusal"] = meter.last_refusal
+            found |= meter.figures((late or {}).get(key, 0))
         return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from core_cases import MS, PERIOD_NS, robot, sample, spec
@@ -151,7 +153,9 @@ def test_a_clock_set_back_begins_the_episode_anew_from_there():
     feed(loop, 0, 5000 * MS)
     for _ in range(20):
         loop.tick()
-    assert loop.add("arm", sample(120 * MS, 120, 0)) is Arrival.CLOCK_JUMP
+    for stamp in (120, 140, 160):
+        arrival = loop.add("arm", sample(stamp * MS, stamp, 0))
+    assert arrival is Arrival.CLOCK_JUMP
     assert [e.start_ns for e in probe.episodes] == [0, 120 * MS]
     assert probe.episodes[1].seed == 7 and loop.episode == probe.episodes[1]
     assert probe.rows == [] and loop.next_tick_ns == 200 * MS
@@ -195,7 +199,8 @@ def test_a_clock_set_back_begins_a_trial_anew():
     loop = ControlLoop(learner, BODY)
     loop.reset(numbered(5, 2, 5))
     loop.add("arm", sample(5000 * MS, 1, 1))
-    loop.add("arm", sample(0, 1, 1))
+    for stamp in (0, 20, 40):
+        loop.add("arm", sample(stamp * MS, 1, 1))
     assert [e.start_ns for e in learner.episodes] == [5000 * MS, 0] and not learner.boundaries
 
 
@@ -211,7 +216,8 @@ def test_samples_before_any_episode_change_nothing():
     probe = Probe()
     loop = ControlLoop(probe, BODY)
     loop.add("arm", sample(5000 * MS, 1, 1))
-    assert loop.add("arm", sample(0, 1, 1)) is Arrival.CLOCK_JUMP
+    arrivals = [loop.add("arm", sample(stamp * MS, 1, 1)) for stamp in (0, 20, 40)]
+    assert arrivals == [Arrival.STRAY, Arrival.STRAY, Arrival.CLOCK_JUMP]
     assert loop.episode is None and probe.episodes == []
 
 
@@ -275,3 +281,53 @@ def test_a_chunk_of_the_last_episode_is_not_told_and_a_hold_before_this_one_is_n
     assert not loop.awaiting
     loop.reset(episode(500 * MS))
     assert not loop.awaiting
+
+
+def test_a_gap_that_outlasts_the_memory_begins_anew_at_once():
+    loop, probe = begun()
+    feed(loop, 0, 100 * MS)
+    loop.tick()
+    hour_ns = 3600 * 1000 * MS
+    assert not loop.leap_to(loop.next_tick_ns + loop.reach_ns)
+    assert loop.leap_to(hour_ns) and len(probe.episodes) == 2 and not probe.rows
+    assert loop.next_tick_ns == hour_ns
+    feed(loop, hour_ns, hour_ns)
+    row, chunk = loop.tick()
+    assert not row.missing and chunk.stamp_ns == hour_ns
+    assert loop.newest_tick(3 * hour_ns) == hour_ns + PERIOD_NS  # found without a walk
+
+
+@pytest.mark.parametrize("silent", [(), (250 * MS, 300 * MS, 350 * MS, 400 * MS)])
+def test_the_newest_tick_is_the_last_that_owes_nothing(silent):
+    loop, _ = begun()
+    feed(loop, 0, 620 * MS, skip=silent)
+    walked = loop.next_tick_ns
+    for tick in range(0, 900 * MS, PERIOD_NS):
+        if not loop.builder.owing(tick):
+            walked = tick
+    assert loop.newest_tick(900 * MS) == walked == 600 * MS
+    assert loop.newest_tick(430 * MS) == 400 * MS
+
+
+class Remembering(Probe):
+    def save_memory(self):
+        return repr(self.values.tolist()).encode()
+
+    def load_memory(self, blob):
+        self.values[:] = 0
+        if blob.startswith(b"no"):
+            raise KeyError("field")
+        self.values[:] = np.array(json.loads(blob))
+
+
+def test_a_damaged_memory_is_refused_and_changes_nothing():
+    loop = ControlLoop(Remembering(), BODY)
+    loop.reset(episode())
+    loop.policy.values[:] = 3.0
+    with pytest.raises(UserError, match="damaged one .KeyError"):
+        loop.load_memory(b"nothing")
+    assert np.all(loop.policy.values == 3.0)
+    feed(loop, 0, 300 * MS)
+    assert loop.tick()[1] is not None and loop.tick()[1] is None
+    loop.load_memory(loop.policy.save_memory())
+    assert loop.tick()[1] is not None, "it plans anew at once"

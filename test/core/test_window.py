@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_cases import MS, PERIOD_NS, robot, sample
+import yaml
+from core_cases import MS, PERIOD_NS, robot, robot_data, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.window import (
     Arrival,
@@ -179,9 +181,12 @@ def test_a_clock_set_back_begins_anew():
     builder.add("arm", sample(6_000 * MS, 1, 1))
     builder.add("thing", sample(6_000 * MS, 1, 1, 1))
     assert builder.add("arm", sample(5_000 * MS, 2, 2)) is Arrival.DISORDERED  # exactly 1 s
-    assert builder.add("arm", sample(4_999 * MS, 3, 3)) is Arrival.CLOCK_JUMP
+    assert builder.add("arm", sample(4_960 * MS, 3, 3)) is Arrival.STRAY
+    assert builder.add("arm", sample(4_980 * MS, 4, 4)) is Arrival.STRAY
+    assert builder.add("arm", sample(4_999 * MS, 5, 5)) is Arrival.CLOCK_JUMP
+    assert builder.start_ns == 4_960 * MS
     row = builder.row(5_000 * MS)
-    np.testing.assert_array_equal(row.values["arm"], [3, 3])
+    np.testing.assert_array_equal(row.values["arm"], [5, 5])
     assert row.missing == ["thing"]  # samples of the old clock are gone in every stream
     assert builder.add("thing", sample(5_050 * MS, 4, 4, 4)) is Arrival.OK
     assert not builder.row(6_100 * MS).valid["arm"]
@@ -191,8 +196,108 @@ def test_a_clock_set_back_is_noticed_before_the_first_sample_of_an_episode():
     builder = RowBuilder(BODY, ["arm"])
     builder.add("arm", sample(100_000 * MS, 1, 1))
     builder.reset(100_010 * MS)
-    assert builder.add("arm", sample(20 * MS, 2, 2)) is Arrival.CLOCK_JUMP
-    np.testing.assert_array_equal(builder.row(100 * MS).values["arm"], [2, 2])
+    for stamp, arrival in ((0, Arrival.STRAY), (20, Arrival.STRAY), (40, Arrival.CLOCK_JUMP)):
+        assert builder.add("arm", sample(stamp * MS, stamp, 2)) is arrival
+    np.testing.assert_array_equal(builder.row(20 * MS).values["arm"], [20, 2])
+
+
+def test_a_stray_packet_costs_nothing_but_itself():
+    builder, steady = RowBuilder(BODY, KEYS), RowBuilder(BODY, KEYS)
+    for number in range(200):
+        stamp = 10**12 + number * 20 * MS
+        for one in (builder, steady):
+            one.add("arm", Sample(stamp, value_of("arm", number)))
+        for late_ns in (1_970, 2_000 * MS, 10**12 - 1):  # twice in a row, then a sound one
+            if number % 3 == 0 and number:
+                old = Sample(max(stamp - late_ns, 1), value_of("arm", 1))
+                dropped = builder.add("arm", old)
+                assert dropped in (Arrival.STRAY, Arrival.DISORDERED, Arrival.LATE)
+                assert dropped is Arrival.STRAY or late_ns < 2_000 * MS
+        if number % 5 == 0:
+            one, other = builder.row(stamp), steady.row(stamp)
+            assert one.valid == other.valid
+            np.testing.assert_array_equal(one.values["arm"], other.values["arm"])
+    assert builder.counts[Arrival.CLOCK_JUMP] == 0
+
+
+def test_a_caller_with_a_clock_believes_no_stamp():
+    builder = RowBuilder(BODY, ["arm", "thing"], trust_stamps=False)
+    builder.add("arm", sample(9_000 * MS, 1, 1))
+    builder.add("thing", sample(9_000 * MS, 1, 1, 1))
+    for number in range(10):
+        assert builder.add("arm", sample((100 + number) * MS, 2, number)) is Arrival.STRAY
+    assert builder.row(9_000 * MS).valid == {"arm": True, "thing": True}
+    builder.set_back(105 * MS)
+    row = builder.row(200 * MS)
+    np.testing.assert_array_equal(row.values["arm"], [2, 9])  # it came from the new run
+    assert row.missing == ["thing"]
+
+
+def late_robot(latency_s: float) -> Embodiment:
+    data = robot_data()
+    data["streams"]["thing"] |= {"latency_s": latency_s, "max_age_s": 0.5}
+    return Embodiment.parse(yaml.safe_dump(data), "late.yaml")
+
+
+@given(
+    stamps=st.lists(STAMPS, max_size=30, unique=True),
+    latency=st.integers(0, 300),
+    ticks=st.lists(st.integers(0, 12), min_size=1, max_size=8, unique=True).map(sorted),
+)
+def test_a_row_uses_what_is_available_after_the_declared_latency(stamps, latency, ticks):
+    builder = RowBuilder(late_robot(latency / 1e3), ["thing"])
+    fed = {stamp: number for number, stamp in enumerate(stamps)}
+    for stamp, number in fed.items():
+        builder.add("thing", Sample(stamp, value_of("thing", number)))
+    for tick in ticks:
+        now = tick * PERIOD_NS
+        usable = [s for s in stamps if s + latency * MS <= now and now - s <= 500 * MS]
+        row = builder.row(now)
+        assert row.valid["thing"] == bool(usable)
+        if usable:
+            expected = value_of("thing", fed[max(usable)])
+            np.testing.assert_array_equal(row.values["thing"], expected)
+
+
+@given(
+    latency=st.integers(0, 20).map(lambda n: 10 * n),
+    lateness=st.lists(st.integers(0, 10), min_size=60, max_size=60),
+)
+def test_rows_built_as_samples_come_are_those_of_hindsight(latency, lateness):
+    """Uneven stamps, arrivals up to the declared latency late: a row built as soon as nothing is
+    owed is the row that all samples together give."""
+    body = late_robot(latency / 1e3)
+    jitter = 20 * MS
+    live = RowBuilder(body, ["thing"], jitter=lambda stream: jitter)
+    stamps = [i * 50 * MS + (i * 7919 % 20) * MS for i in range(60)]
+    events = sorted((s + late * latency * MS // 10, s) for s, late in zip(stamps, lateness))
+    values = {stamp: value_of("thing", number) for number, stamp in enumerate(stamps)}
+    whole, tick, rows = RowBuilder(body, ["thing"]), PERIOD_NS, {}
+    for come_ns, stamp in events:
+        while tick + PERIOD_NS // 2 < come_ns:  # it has waited long enough
+            rows[tick] = live.row(tick)
+            tick += PERIOD_NS
+        live.add("thing", Sample(stamp, values[stamp]))
+        while live.complete(tick) and tick <= come_ns:
+            rows[tick] = live.row(tick)
+            tick += PERIOD_NS
+    for stamp in stamps:
+        whole.add("thing", Sample(stamp, values[stamp]))
+    for now, row in rows.items():
+        expected = whole.row(now)
+        assert row.valid == expected.valid
+        np.testing.assert_array_equal(row.values["thing"], expected.values["thing"])
+
+
+def test_the_time_until_which_nothing_is_owed():
+    builder = RowBuilder(late_robot(0.03), ["arm", "thing"], jitter=lambda stream: 5 * MS)
+    assert builder.whole_until_ns() is None
+    builder.add("arm", sample(100 * MS, 0, 0))
+    assert builder.whole_until_ns() is None
+    builder.add("thing", sample(60 * MS, 0, 0, 0))
+    last = builder.whole_until_ns()
+    assert last == min(100 + 15, 60 + 30 + 45) * MS - 1
+    assert builder.complete(last) and builder.owing(last + 1) == ["arm"]
 
 
 def test_unknown_streams_are_refused_by_name():

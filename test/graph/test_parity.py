@@ -97,7 +97,7 @@ def recorded(request, processes, probe, host, tmp_path):
     processes.start("command_gate_node", mode=mode, **common)
     processes.start("recorder_node", out=out, **common)
     witness = host.configure(lambda body: Witness("expert", body, TASK), mode=mode, **common)
-    witness.listen(host.node._loop.builder)
+    witness.listen(host.node._worker.loop.builder)
     host.activate()
     conductor = processes.start("episode_node", episodes=1, record=True, out=out, mode=mode)
     probe.until(lambda: conductor.poll() is not None, "end of the episode", 60)

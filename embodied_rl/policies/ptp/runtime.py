@@ -18,6 +18,7 @@ from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec, episod
 from embodied_rl.core.schema import Section
 from embodied_rl.core.window import History, Observation
 from embodied_rl.nn.device import AUTO, choose_device, moved
+from embodied_rl.nn.encoders import VectorEncoder
 from embodied_rl.nn.fingerprint import weights_fingerprint
 from embodied_rl.nn.weights import load_weights
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig
@@ -101,6 +102,7 @@ class PtpPolicy:
         self._more_noise = torch.Generator().manual_seed(episode_seed(seed, 1))
         self._executed = ExecutedActions(self.model.config.reach * self.period_ns)
         self._stamp_ns: int | None = None
+        self._resumed = False  # from a memory, and no row seen since
         self._affordable = self.samples
         self._verify_score = float("nan")
         self._verified = 0
@@ -121,6 +123,8 @@ class PtpPolicy:
             UserError: the row is not the one of the next tick. History tokens are a fixed time
                 apart, so a tick that was skipped would silently stretch the past.
         """
+        if self._resumed:
+            self._bridge(observation.stamp_ns)
         expected = None if self._stamp_ns is None else self._stamp_ns + self.period_ns
         if expected is not None and observation.stamp_ns != expected:
             raise UserError(
@@ -131,11 +135,35 @@ class PtpPolicy:
         row = self._carrier.push(observation.values, observation.valid)
         if row is None:
             return  # nothing complete to remember yet: for the policy the episode has not begun
+        valid = not self._carrier.missing
+        embedding = self._embed(row)
+        self._ring.push(Observation(observation.stamp_ns, {FRAME: embedding}, {FRAME: valid}))
+
+    def _embed(self, row: dict[str, np.ndarray]) -> np.ndarray:
+        """One complete row -> (E,)."""
         frames = {k: torch.from_numpy(_numbers(v)[None, None]) for k, v in row.items()}
         with torch.inference_mode():
-            embedding = self.model.encoder(moved(frames, self._device))[0, 0].cpu().numpy()
-        valid = not self._carrier.missing
-        self._ring.push(Observation(observation.stamp_ns, {FRAME: embedding}, {FRAME: valid}))
+            return self.model.encoder(moved(frames, self._device))[0, 0].cpu().numpy()
+
+    def _bridge(self, now_ns: int) -> None:
+        """The ticks between a memory that was loaded and the row of `now_ns` were never seen: their
+        rows are missing ones, in which the last values stand in as in any row that lacks them."""
+        self._resumed = False
+        if self._stamp_ns is None:
+            return
+        gap = (now_ns - self._stamp_ns) // self.period_ns - 1
+        if gap < 0 or (now_ns - self._stamp_ns) % self.period_ns:  # of another run of the clock
+            self._ring.clear()
+        elif gap:
+            nothing = dict.fromkeys(self._carrier.keys, False)
+            row = self._carrier.push({}, nothing)
+            reach = self.model.config.history * self.model.config.stride
+            if row is not None:
+                lost = self._embed(row)
+                for back in range(min(gap, reach), 0, -1):
+                    stamp_ns = now_ns - back * self.period_ns
+                    self._ring.push(Observation(stamp_ns, {FRAME: lost}, {FRAME: False}))
+        self._stamp_ns = now_ns - self.period_ns
 
     def act(self) -> ActionChunk:
         """Denoise one chunk from the remembered frames.
@@ -212,6 +240,14 @@ class PtpPolicy:
             "samples": self._affordable,
         }
 
+    def observed_range(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of the training data that the normalisers were fitted to; images have none."""
+        return {
+            key: (part.limits.low.cpu().numpy(), part.limits.high.cpu().numpy())
+            for key, part in self.model.encoder.streams.items()
+            if isinstance(part, VectorEncoder)
+        }
+
     def save_memory(self) -> bytes:
         rows = self._ring.rows
         fields: dict[str, Any] = {
@@ -230,10 +266,11 @@ class PtpPolicy:
         return pack_memory(self._owner, fields, arrays)
 
     def load_memory(self, blob: bytes) -> None:
-        """Continue from `save_memory`; the memory of other weights or another shape is refused."""
+        """Continue from `save_memory`; the memory of other weights or another shape is refused.
+        Ticks until the next row count as missing ones."""
         fields, arrays = unpack_memory(self._owner, blob)
         self._forget(seed=0)
-        self._stamp_ns = fields["stamp_ns"]
+        self._stamp_ns, self._resumed = fields["stamp_ns"], True
         self._carrier.missing = tuple(fields["missing"])
         self._carrier.carried.update(fields["carried"])
         for key in self._carrier.keys:
