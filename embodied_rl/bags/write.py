@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -136,6 +137,19 @@ class BagWriter:
                 "its complete chunks remain readable"
             ) from error
         return self.folder
+
+    def discard(self) -> None:
+        """Throw away what has been written.
+
+        Raises:
+            UserError: it could not be removed; names the folder.
+        """
+        self._release()
+        self._mcap.abandon()
+        try:
+            shutil.rmtree(self.partial)
+        except OSError as error:
+            raise UserError(f"{self.partial}: could not be removed: {error.strerror}") from error
 
     def _metadata(self) -> Metadata:
         counts, (start_ns, end_ns) = self._mcap.counts(), self._mcap.span_ns()

@@ -21,6 +21,11 @@ VERBS = {
         "start a ROS graph: sim, robot or record",
         "embodied_rl launch sim policy:=ptp_replace_object episodes:=3",
     ),
+    "record": (
+        "begin, end or discard a bag of the running recorder; by keys",
+        "embodied_rl record keys",
+    ),
+    "stop": ("emergency stop of the running graph; --release ends it", "embodied_rl stop"),
     "train": (
         "train a policy from recorded bags or in simulation; resumable",
         "embodied_rl train ptp --bags runs/bags --out models/my_ptp",

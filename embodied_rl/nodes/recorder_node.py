@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -36,6 +37,7 @@ from embodied_rl.nodes.subscriber import Subscriber
 QUIET_S = 0.05  # a stop waits until nothing has come in for this long
 DRAIN_LIMIT_S = 5.0
 SILENT_S = 2.0
+RATE_WINDOW_S = 2.0  # of the rates in the diagnostics; they show up to 200 Hz
 LATCHED = (names.INSTRUCTION, names.EPISODE_START, names.EPISODE_OUTCOME)
 
 
@@ -49,6 +51,12 @@ class Topic:
     subscriber: Subscriber | None = None
     count: int = 0  # in the open bag
     declared: bool = False  # in the open bag
+    arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=400))  # steady clock
+
+    def rate_hz(self) -> float:
+        """Messages a second over the last two seconds."""
+        since_s = time.monotonic() - RATE_WINDOW_S
+        return sum(arrival_s > since_s for arrival_s in self.arrivals_s) / RATE_WINDOW_S
 
 
 class RecorderNode(Node):
@@ -75,6 +83,7 @@ class RecorderNode(Node):
         self._born_s = time.monotonic()
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/discard", self._on_discard)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._on_second, clock=steady)
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
@@ -133,6 +142,7 @@ class RecorderNode(Node):
 
     # ---------------------------------------------------------------- messages
     def _on_message(self, topic: Topic, data: bytes) -> None:
+        topic.arrivals_s.append(time.monotonic())
         if topic.name == names.INSTRUCTION:
             self._last_instruction = data
         if topic.name == names.EPISODE_OUTCOME:
@@ -206,6 +216,19 @@ class RecorderNode(Node):
         except UserError as error:
             self._fail(error)
             response.message = self._failure
+        return response
+
+    def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Throw the open bag away, of an episode that went wrong."""
+        if self._writer is None:
+            response.success, response.message = False, "nothing is being recorded"
+            return response
+        writer, self._writer = self._writer, None
+        try:
+            writer.discard()
+            response.success, response.message = True, f"{writer.folder} thrown away"
+        except UserError as error:
+            response.success, response.message = False, str(error)
         return response
 
     def _wait_until_connected(self) -> None:
@@ -327,7 +350,15 @@ class RecorderNode(Node):
 
     def _status(self) -> diagnostics.Status:
         lost = self._lost()
-        figures = {f"{topic.name}.count": topic.count for topic in self._topics.values()}
+        figures: dict[str, object] = {
+            f"{topic.name}.count": topic.count for topic in self._topics.values()
+        }
+        figures |= {
+            f"{name}.rate_hz": round(self._topics[name].rate_hz(), 1)
+            for name in self.embodiment.topics()
+        }
+        commands = {command.topic for command in self.embodiment.commands.values()}
+        figures["actions"] = sum(self._topics[name].count for name in commands)
         figures["lost"] = lost
         if self._failure:
             return diagnostics.ERROR, self._failure, figures

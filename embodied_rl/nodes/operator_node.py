@@ -1,0 +1,177 @@
+"""What an operator asks of a running graph from a terminal: stop the robot, record an episode.
+
+    python -m embodied_rl.nodes.operator_node stop|release|start|finish|discard|keys
+
+``stop`` and ``release`` call the emergency stop of the command gate, ``start``, ``finish`` and
+``discard`` the recorder. ``keys`` records by single keys and shows what arrives meanwhile.
+``embodied_rl stop`` and ``embodied_rl record`` run this node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+
+from embodied_rl.core.errors import UserError
+from embodied_rl.nodes import qos
+from embodied_rl.nodes.process import Stop, parameter, run
+
+GATE, RECORDER = "command_gate_node", "recorder_node"
+SERVICES = {  # word -> (service, what it answers is worth)
+    "stop": f"{GATE}/emergency_stop",
+    "release": f"{GATE}/emergency_stop",
+    "start": f"{RECORDER}/start",
+    "finish": f"{RECORDER}/stop",
+    "discard": f"{RECORDER}/discard",
+}
+KEYS = "keys"
+HELP = "space: begin or end an episode   d: discard it   q: quit"
+
+
+class Operator(Node):
+    def __init__(self, stop: Stop):
+        super().__init__("operator_node")
+        self._stop = stop
+        self._word = parameter(self, "ask", "stop", "what to ask for", (*SERVICES, KEYS))
+        self._timeout_s = parameter(self, "timeout_s", 5.0, "how long to look for the node, s")
+        self._reports: dict[str, dict[str, str]] = {}
+        self._lines: dict[str, str] = {}
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def work(self) -> None:
+        """Raises UserError for what was not done."""
+        if self._word == KEYS:
+            self._keys()
+        else:
+            print(self.ask(self._word), flush=True)
+
+    def ask(self, word: str) -> str:
+        """Call a service; its answer.
+
+        Raises:
+            UserError: nobody offers the service, it does not answer, or it refuses.
+        """
+        name, wanted = SERVICES[word], word == "stop"
+        kind = SetBool if word in ("stop", "release") else Trigger
+        request = SetBool.Request(data=wanted) if kind is SetBool else Trigger.Request()
+        button = None
+        if wanted:  # said on the topic as well: also a gate that is too busy to answer hears it
+            button = self.create_publisher(Bool, "emergency_stop", qos.COMMANDS)
+        client = self.create_client(kind, name)
+
+        def found() -> bool:
+            if button is not None and button.get_subscription_count():
+                button.publish(Bool(data=True))
+            return bool(client.service_is_ready())
+
+        self._until(found, f"{client.srv_name}: nobody offers this service within "
+                    f"{self._timeout_s:g} s: is the graph running, in this ROS_DOMAIN_ID and "
+                    "namespace?")  # fmt: skip
+        future = client.call_async(request)
+        late = f"{client.srv_name}: no answer within {self._timeout_s:g} s"
+        # a recorder waits until its topics are connected, and closes a bag before it answers
+        self._until(future.done, late, self._timeout_s + (30.0 if kind is Trigger else 0.0))
+        answer = future.result()
+        if not answer.success:
+            raise UserError(f"{client.srv_name}: {answer.message}")
+        return f"{word}: {answer.message.strip()}"
+
+    def _until(self, done: Callable[[], bool], late: str, seconds: float | None = None) -> None:
+        until_s = time.monotonic() + (self._timeout_s if seconds is None else seconds)
+        while not done():
+            if self._stop or time.monotonic() > until_s:
+                raise UserError(late)
+            self._executor.spin_once(timeout_sec=0.05)
+
+    # By keys
+
+    def _keys(self) -> None:
+        if not sys.stdin.isatty():
+            raise UserError("record keys: expected a terminal to read keys from, saw none")
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_report, qos.DIAGNOSTICS)
+        print(HELP, flush=True)
+        recording, shown_s = False, 0.0
+        with _raw_terminal():
+            while not self._stop:
+                key = _pressed(0.05)
+                if key in ("q", "\x03", "\x04"):
+                    if recording:
+                        self._say("finish")
+                    return
+                if key == " ":
+                    recording = self._say("finish" if recording else "start") != recording
+                elif key == "d" and recording:
+                    recording = not self._say("discard")
+                self._executor.spin_once(timeout_sec=0.0)
+                if time.monotonic() - shown_s > 1.0:
+                    shown_s = time.monotonic()
+                    print(f"\r\x1b[K{self._state(recording)}", end="", flush=True)
+
+    def _say(self, word: str) -> bool:
+        """Ask and show the answer; whether it was done."""
+        try:
+            answer, done = self.ask(word), True
+        except UserError as error:
+            answer, done = f"error: {error}", False
+        print("\r\x1b[K" + answer.replace("\n", "\r\n"), end="\r\n", flush=True)
+        return done
+
+    def _on_report(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name = status.name.rsplit("/", 1)[-1]
+            self._lines[name] = status.message
+            self._reports[name] = {item.key: item.value for item in status.values}
+
+    def _state(self, recording: bool) -> str:
+        """One line: whether it records, the rate of every stream, and how many actions."""
+        figures = self._reports.get(RECORDER, {})
+        rates = [
+            f"{key.removesuffix('.rate_hz')} {value} Hz"
+            for key, value in figures.items()
+            if key.endswith(".rate_hz")
+        ]
+        state = "RECORDING" if recording else "idle"
+        if not figures:
+            return f"{state}: no report of {RECORDER} yet"
+        words = [f"{figures.get('actions', '0')} commands", *rates]
+        if figures.get("lost", "0") != "0":
+            words.append(f"{figures['lost']} LOST")
+        return f"{state}: " + ", ".join(words)
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Single keys without Return; the terminal is as before whatever happens."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        print(flush=True)
+
+
+def _pressed(timeout_s: float) -> str:
+    ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    return sys.stdin.read(1) if ready else ""
+
+
+def main() -> int:
+    return run(Operator, lambda node, stop: node.work())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
