@@ -60,18 +60,18 @@ def _sim(values: dict[str, Value]) -> Graph:
     policy = _policy(values, out, robot)
     pictures = is_tgpo(policy) and bool(values["pictures"])
     remap = _clock_remap(values)
+    task_of_logic = str(values["task"]) if world in DEFAULT_SPEC else ""
+    watched = monitor_parameters(values, task_of_logic, robot, "episode")
+    monitor = _monitor(watched, timed, remap)
     nodes = [
         NodeSpec("sim_node", "sim_node", 0, simulator, remap),
         _clock_gate(remap, timeout_s=0.0),
-        *_policy_and_gate(policy, common, remap),
+        *_policy_and_gate(policy | common, _watched_gate(common, monitor), remap),
     ]
     if record:
         nodes.append(_recorder(embodiment, out, "", 1, timed, remap))
     if pictures:
         nodes.append(_plan_view(embodiment, out, 1, timed, remap))
-    task_of_logic = str(values["task"]) if world in DEFAULT_SPEC else ""
-    watched = monitor_parameters(values, task_of_logic, robot, "episode")
-    monitor = _monitor(watched, timed, remap)
     conductor: dict[str, Value] = {
         "episodes": episodes,
         "mode": mode,
@@ -125,20 +125,19 @@ def _robot(values: dict[str, Value]) -> Graph:
             f"policy:=expert exists in the simulator only; a robot needs a checkpoint: {known}"
         )
     remap = _clock_remap(values)
-    # The gate starts first and stops last: whatever happens, somebody holds the robot.
-    nodes = [_clock_gate(remap)] if simulated else []
-    nodes += [
-        *_policy_and_gate(policy, common, remap),
-    ]
-    if values["record"]:
-        nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
-    if is_tgpo(policy) and values["pictures"]:
-        nodes.append(_plan_view(embodiment, out, 1, timed, remap))
     # Nobody announces the episodes of a robot, but a policy with a plan says when it begins.
     anchor = "episode" if values["spec"] and not values["monitor"] else "start"
     task_of_logic = str(values["task"]) if values["spec"] else ""
     watched = monitor_parameters(values, task_of_logic, robot, anchor)
-    nodes += _monitor(watched, timed, remap)
+    monitor = _monitor(watched, timed, remap)
+    # The gate starts first: whatever happens, somebody holds the robot.
+    nodes = [_clock_gate(remap)] if simulated else []
+    nodes += _policy_and_gate(policy | common, _watched_gate(common, monitor), remap)
+    if values["record"]:
+        nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
+    if is_tgpo(policy) and values["pictures"]:
+        nodes.append(_plan_view(embodiment, out, 1, timed, remap))
+    nodes += monitor
     nodes.append(_activation(1, timed, remap))
     return Graph(
         "robot",
@@ -176,14 +175,20 @@ def _policy(values: dict[str, Value], out: Path, robot: Embodiment) -> dict[str,
 
 
 def _policy_and_gate(
-    policy: dict[str, Value], common: dict[str, Value], remap: tuple[tuple[str, str], ...]
+    policy: dict[str, Value], gate_parameters: dict[str, Value], remap: tuple[tuple[str, str], ...]
 ) -> list[NodeSpec]:
     """The gate starts first and is told to end right after the policy; it ends by itself when the
     robot stands, for which a base at full speed needs seconds."""
-    gate = NodeSpec("command_gate_node", "command_gate_node", 1, common, remap, stops_first=True)
     return [
-        gate,
-        NodeSpec("policy_node", "policy_node", 1, policy | common, remap, stops_first=True),
+        NodeSpec(
+            "command_gate_node",
+            "command_gate_node",
+            1,
+            gate_parameters,
+            remap,
+            stops_first=True,
+        ),
+        NodeSpec("policy_node", "policy_node", 1, policy, remap, stops_first=True),
     ]
 
 
@@ -226,6 +231,12 @@ def _recorder(
     } | timed
     # closing a bag of images on a slow disk takes longer than ending a node
     return NodeSpec("recorder_node", "recorder_node", stage, parameters, remap, stop_s=30.0)
+
+
+def _watched_gate(common: dict[str, Value], monitor: list[NodeSpec]) -> dict[str, Value]:
+    """Parameters of the command gate; a monitor that may stop the robot must be alive."""
+    stops = any(node.parameters["on_violation"] == "stop" for node in monitor)
+    return common | ({"required_alive": "stl_monitor_node/alive"} if stops else {})
 
 
 def _monitor(

@@ -31,6 +31,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from embodied_rl.bringup.arguments import Argument, suggestion
+from embodied_rl.bringup.claims import claim
 from embodied_rl.bringup.environment import PACKAGE
 from embodied_rl.bringup.graph_arguments import kind_of
 from embodied_rl.bringup.interpreter import Interpreter, graph_of
@@ -79,6 +80,7 @@ def _actions(name: str, context: LaunchContext) -> list[LaunchDescriptionEntity]
         arguments = kind_of(name).arguments
         given = {a.name: LaunchConfiguration(a.name).perform(context) for a in arguments}
         graph, interpreter = graph_of(name, given)
+        claim(graph)
     except UserError as error:
         raise GraphFailed(str(error)) from None
     running = _Running(graph, interpreter)

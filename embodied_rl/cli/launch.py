@@ -6,6 +6,7 @@ import shlex
 
 from embodied_rl.bringup import arguments, graph
 from embodied_rl.bringup.check import check_machine
+from embodied_rl.bringup.claims import claim
 from embodied_rl.bringup.environment import require_ros
 from embodied_rl.cli import UsageError
 from embodied_rl.core.errors import UserError
@@ -38,7 +39,11 @@ def main(argv: list[str]) -> int:
         return 0
     require_ros()
     check_machine(built)
-    return Runner(built).run()
+    release = claim(built)
+    try:
+        return Runner(built).run()
+    finally:
+        release()
 
 
 def _overview() -> str:

@@ -7,6 +7,7 @@ same, to the byte, of a recording of the same episode.
 
 With ``on_violation: stop`` the first violation publishes ``emergency_stop`` once, which the command
 gate obeys; the node then stays in that state until ``~/reset``. The gate is released by itself.
+Five times a second ``~/alive`` says that somebody watches.
 
 The node runs in a process and on a thread of its own: no policy delays a verdict.
 """
@@ -22,7 +23,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from std_msgs.msg import Bool, Float64MultiArray, MultiArrayDimension, MultiArrayLayout, String
+from std_msgs.msg import (
+    Bool,
+    Float64MultiArray,
+    Header,
+    MultiArrayDimension,
+    MultiArrayLayout,
+    String,
+)
 from std_srvs.srv import Trigger
 
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
@@ -41,6 +49,7 @@ from embodied_rl.stl.live import LiveMonitor, State
 from embodied_rl.stl.monitor import SpecificationMonitor, Status
 from embodied_rl.stl.online import Verdict
 
+ALIVE_PERIOD_S = 0.2
 COLUMNS = ("anchor_s", "low", "high", "estimate", "bound")
 # What was under way when the outcome came is waited for, as the recorder does.
 QUIET_S = 0.1
@@ -138,6 +147,8 @@ class StlMonitorNode(Node):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/reset_episode", self._on_reset_episode)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._alive = self.create_publisher(Header, "~/alive", qos.reliable(1))
+        self.create_timer(ALIVE_PERIOD_S, self._beat, clock=steady)
         self.create_timer(1.0, self._on_second, clock=steady)
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
 
@@ -163,7 +174,7 @@ class StlMonitorNode(Node):
         now_ns = messages.now_ns(self) if advance else 0  # what was sent by then is there
         self._input.take_waiting()
         if self._inbox:
-            batch, self._inbox = self._inbox, []
+            batch = self._whole_batch()
             slots = self._slots
             self._say(self._live.take((key, sample) for key, sample, _ in batch))
             if self._slots > slots:
@@ -174,6 +185,20 @@ class StlMonitorNode(Node):
             self._end()
         if self._stop_owed and advance:
             self._send_stop()
+
+    def _whole_batch(self) -> list[tuple[str, Sample, float]]:
+        """What has come, up to the newest stamp of which all earlier ones have come too.
+
+        The topics are taken one after the other. If this process has to wait in between, or the
+        simulation runs many times faster than the wall clock, the last topic is far ahead of the
+        first, which would look silent. So each is taken once more: what was sent before the newest
+        of the first round is there by then, and what is newer waits for the next look.
+        """
+        newest_ns = max(sample.stamp_ns for _, sample, _ in self._inbox)
+        self._input.take_waiting()
+        batch = [one for one in self._inbox if one[1].stamp_ns <= newest_ns]
+        self._inbox = [one for one in self._inbox if one[1].stamp_ns > newest_ns]
+        return batch
 
     def _on_slot(self, monitor: SpecificationMonitor) -> None:
         self._slots += 1
@@ -254,6 +279,12 @@ class StlMonitorNode(Node):
         self._end()
 
     # ---------------------------------------------------------------- what goes out
+    def _beat(self) -> None:
+        """From the thread that judges: a robot that may move only while it is watched is held when
+        this falls silent."""
+        stamp = self.get_clock().now().to_msg()
+        self._alive.publish(Header(stamp=stamp, frame_id=self._live.spec.name))
+
     def _say(self, events: list[Event]) -> None:
         for event in events:
             self._events_said += 1

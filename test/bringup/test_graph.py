@@ -402,3 +402,12 @@ def test_the_graph_is_built_without_ros_torch_or_a_simulator():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_gate_waits_for_a_monitor_that_may_stop_the_robot():
+    def gate(**given: str) -> dict:
+        nodes = build("sim", {"world": "arena", **given}).nodes
+        return next(node for node in nodes if node.name == "command_gate_node").parameters
+
+    assert gate(on_violation="stop")["required_alive"] == "stl_monitor_node/alive"
+    assert "required_alive" not in gate()

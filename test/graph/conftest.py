@@ -94,7 +94,7 @@ class Probe:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0):
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 180.0):
         """Run callbacks until the condition holds; fails the test past the deadline."""
         deadline_s = time.monotonic() + seconds
         while not (value := condition()):
