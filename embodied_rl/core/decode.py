@@ -289,7 +289,9 @@ def _way(stream: Stream, header: Any) -> Pose | None:
     seen = header.frame_id.lstrip("/")
     if not seen and stream.source_frame:
         seen = stream.source_frame
-    if seen == stream.frame:
+    # A header that names no frame contradicts nothing where the file speaks of one frame only.
+    alone = not seen and not stream.frame_declared and not stream.transforms
+    if seen == stream.frame or alone:
         return None
     found = stream.transforms.get(seen)
     if found is not None:

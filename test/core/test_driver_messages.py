@@ -120,6 +120,9 @@ def test_a_driver_that_names_no_frame_can_be_declared():
     source = stream(POSE, FRAMES, field="position", source_frame="controller")
     np.testing.assert_allclose(decode(source, pose(frame="")).value, [-1, -2, 3], atol=1e-15)
     assert decode(source, pose()).value.tolist() == [1, 2, 3]
+    assert decode(stream(POSE, field="position"), pose(frame="")).value.tolist() == [1, 2, 3]
+    with pytest.raises(MessageError, match="expected values in frame 'table', saw ''"):
+        decode(stream(POSE, field="position", frame="table"), pose(frame=""))
 
 
 def test_the_frame_enters_the_contract_only_where_it_is_another():
