@@ -267,9 +267,11 @@ def _publish(folder: str) -> None:
         publishers[key] = node.create_publisher(kind, stream.topic, qos.reliable(200))
         bag.add_topic(f"/{stream.topic}", stream.type)
     beats: list[float] = []
-    node.create_subscription(
-        Header, "policy/heartbeat", lambda _: beats.append(time.monotonic()), qos.COMMANDS
-    )
+
+    def on_beat(message: Header, info) -> None:
+        beats.append(info["source_timestamp"] / 1e9)  # when it was sent: this process may be late
+
+    node.create_subscription(Header, "policy/heartbeat", on_beat, qos.COMMANDS)
     instruct = node.create_publisher(String, "instruction", qos.LATCHED)
     save = node.create_client(Trigger, "policy_node/save_memory")
     executor = SingleThreadedExecutor()
@@ -296,8 +298,8 @@ def _publish(folder: str) -> None:
             publishers[key].publish(message)
             bag.write(f"/{stream.topic}", now_ns, serialize_message(message))
         if "measure" in orders:
-            began_s = began_s or time.monotonic() + 1
-            if time.monotonic() > began_s + told / 4:
+            began_s = began_s or time.time() + 1
+            if time.time() > began_s + told / 4:
                 told += 1
                 instruct.publish(String(data=f"look {told}"))
                 if told % 10 == 0:

@@ -62,6 +62,7 @@ from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
 from embodied_rl.policies.registry import load_policy
 
+SWITCH_S = 0.0005  # after which a thread of this process gives way to another
 FOREIGN_S = 1.0  # since its last heartbeat another policy is taken for active
 
 
@@ -116,6 +117,9 @@ class PolicyNode(GuardedLifecycleNode):
 
     def _host(self, policy: Policy) -> None:
         """Subscribe to the policy's streams and start the worker."""
+        # A plan written in Python gives way to the executor and the heartbeat ten times as often
+        # as of itself: each message takes several turns.
+        sys.setswitchinterval(SWITCH_S)
         self.session, self._policy = new_session(), policy
         self._chunk_publisher = self.create_publisher(JointTrajectory, "policy/chunk", qos.COMMANDS)
         self._beat_publisher = self.create_publisher(Header, "policy/heartbeat", qos.COMMANDS)

@@ -34,7 +34,7 @@ def stream(message_type: str) -> QoSProfile:
 
 def patient_stream(message_type: str) -> QoSProfile:
     """Of a process whose interpreter a plan may keep busy: no message may be lost meanwhile."""
-    return reliable(20 if message_type in LARGE else 400)
+    return reliable(60 if message_type in LARGE else 400)
 
 
 def simulation(message_type: str) -> QoSProfile:

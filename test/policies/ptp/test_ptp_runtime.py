@@ -128,3 +128,52 @@ def test_refuses_to_act_on_nothing_and_to_skip_ticks(config, embodiment, recordi
     policy.observe(Observation(0, nan, dict.fromkeys(nan, False)))
     with pytest.raises(UserError, match="missing"):
         policy.act()
+
+
+@pytest.mark.parametrize("gap", [1, 3, 1000])
+def test_ticks_between_a_memory_and_the_next_row_are_missing_rows(
+    config, embodiment, recordings, gap
+):
+    """The same as if the rows of the gap had come without their streams."""
+    rows = list(rows_of(make_recording(12, seed=4)))
+    saved, shown = (make_policy(config, embodiment, recordings) for _ in range(2))
+    for policy in (saved, shown):
+        policy.reset(episode(seed=3))
+        for row in rows[:8]:
+            policy.observe(row)
+    blob = saved.save_memory()
+    for row in rows[8:]:
+        saved.observe(row)  # it went on before the memory is loaded
+    saved.load_memory(blob)
+    lost = dict.fromkeys(SHAPES, False)
+    nothing = {key: np.full(shape, np.nan) for key, shape in SHAPES.items()}
+    for back in range(gap):
+        shown.observe(Observation((8 + back) * PERIOD_NS, nothing, lost))
+    later = replace(rows[8], stamp_ns=(8 + gap) * PERIOD_NS)
+    for policy in (saved, shown):
+        policy.observe(later)
+    a, b = saved._ring.window(), shown._ring.window()
+    np.testing.assert_array_equal(a.values["frame"], b.values["frame"])
+    np.testing.assert_array_equal(a.valid["frame"], b.valid["frame"])
+    assert np.array_equal(saved.act().values, shown.act().values)
+    with pytest.raises(UserError, match="every tick"):
+        saved.observe(replace(later, stamp_ns=later.stamp_ns + 2 * PERIOD_NS))
+
+
+def test_a_memory_of_another_run_of_the_clock_keeps_no_frames(config, embodiment, recordings):
+    policy = make_policy(config, embodiment, recordings)
+    policy.reset(episode(seed=3))
+    rows = list(rows_of(make_recording(12, seed=4)))
+    for row in rows:
+        policy.observe(row)
+    policy.load_memory(policy.save_memory())
+    policy.observe(replace(rows[0], stamp_ns=2 * PERIOD_NS))
+    assert len(policy._ring) == 1 and policy.act().stamp_ns == 2 * PERIOD_NS
+
+
+def test_the_training_range_is_that_of_the_normalisers(config, embodiment, recordings):
+    policy = make_policy(config, embodiment, recordings)
+    low, high = policy.observed_range()["place"]
+    seen = np.concatenate([r.values["place"] for r in recordings])
+    np.testing.assert_allclose(low, seen.min(axis=0), rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(high, seen.max(axis=0), rtol=1e-6, atol=1e-4)
