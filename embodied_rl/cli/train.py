@@ -16,6 +16,7 @@ from embodied_rl.bags.cache import INDEX, EpisodeCache
 from embodied_rl.bags.convert import convert
 from embodied_rl.bringup.arguments import suggestion
 from embodied_rl.bringup.environment import share_folders
+from embodied_rl.bringup.names import find_policy
 from embodied_rl.cli import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Arguments:
     """In place of the config's training.steps; of tgpo and relic: training.transitions."""
     seed: int | None = None
     """In place of the config's training.seed."""
+    init: str | None = None
+    """Fine-tune: begin with the weights of this model (a name or a checkpoint folder; ptp)."""
     resume: bool = False
     """Go on from the state that an interrupted run left."""
     device: str = "auto"
@@ -115,6 +118,7 @@ def _train_ptp(arguments: Arguments) -> int:
         source=source,
         device=arguments.device,
         resume=arguments.resume,
+        init=Path(find_policy(arguments.init)) if arguments.init else None,
     )
     return _say(result, out, console)
 
@@ -144,6 +148,8 @@ def _train_in_simulation(
     policy = arguments.policy
     if arguments.bags is not None:
         raise UsageError(f"train {policy}: expected no --bags, it learns in simulation")
+    if arguments.init is not None:
+        raise UsageError(f"train {policy}: expected no --init, only ptp begins with other weights")
     import torch
 
     from embodied_rl.training.state import has_state

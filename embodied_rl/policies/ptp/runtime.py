@@ -296,19 +296,8 @@ def fingerprint(model: PtpModel) -> str:
     return weights_fingerprint(model, repr(replace(model.config, samples=1)))
 
 
-def load_ptp(
-    folder: Path,
-    embodiment: Embodiment,
-    *,
-    samples: int | None = None,
-    budget_s: float | None = None,
-    device: str = AUTO,
-) -> PtpPolicy:
-    """A policy from a checkpoint folder; `samples`, `budget_s` and `device` as for `PtpPolicy`.
-
-    Raises:
-        UserError: damaged, or made for another embodiment or other stream shapes (both are named).
-    """
+def load_model(folder: Path, embodiment: Embodiment) -> tuple[str, PtpModel]:
+    """The name and the network of a checkpoint folder; errors as of :func:`load_ptp`."""
     data, arrays = load_checkpoint(folder)
     origin = str(folder / "config.yaml")
     root = Section(origin, "", data)
@@ -322,10 +311,27 @@ def load_ptp(
     shapes = {k: s.shape for k, s in embodiment.require(config.streams).items()}
     model = PtpModel(config, shapes, embodiment.action_dim)
     load_weights(model, arrays, folder / "weights.safetensors")
+    return root.text("name"), model
+
+
+def load_ptp(
+    folder: Path,
+    embodiment: Embodiment,
+    *,
+    samples: int | None = None,
+    budget_s: float | None = None,
+    device: str = AUTO,
+) -> PtpPolicy:
+    """A policy from a checkpoint folder; `samples`, `budget_s` and `device` as for `PtpPolicy`.
+
+    Raises:
+        UserError: damaged, or made for another embodiment or other stream shapes (both are named).
+    """
+    name, model = load_model(folder, embodiment)
     return PtpPolicy(
         model,
         embodiment,
-        name=root.text("name"),
+        name=name,
         samples=samples,
         budget_s=budget_s,
         device=device,

@@ -25,16 +25,19 @@ from embodied_rl.core.embodiment import Embodiment, Stream
 from embodied_rl.core.errors import UserError
 from embodied_rl.nn.device import AUTO, choose_device, moved
 from embodied_rl.nn.encoders import FrameEncoder, encoder_hash
+from embodied_rl.nn.fingerprint import weights_fingerprint
 from embodied_rl.policies.ptp.config import POLICY, PtpConfig, PtpRun
 from embodied_rl.policies.ptp.data import EMBEDDING, PtpWindows, Recording
 from embodied_rl.policies.ptp.embedding_cache import EmbeddingCache, Stamp, build_embeddings
 from embodied_rl.policies.ptp.model import PtpModel
+from embodied_rl.policies.ptp.runtime import load_model
 from embodied_rl.training.config import as_mapping
 from embodied_rl.training.publish import publish
 from embodied_rl.training.state import forget_state, has_state
 from embodied_rl.training.supervised import FitResult, fit
 
 ENCODER, EMBEDDINGS = "encoder", "embeddings"  # stages, and their folders in the work folder
+FREE_SETTINGS = ("execute", "dropout", "sampling_steps", "samples")  # they shape no weight
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class _Job:
     source: str
     resume: bool
     quiet: bool
+    begun_from: str = ""  # fingerprint of the model whose weights are trained on
 
     def windows(self, config: PtpConfig) -> PtpWindows:
         try:
@@ -80,6 +84,7 @@ def train_ptp(
     device: str = AUTO,
     resume: bool = False,
     quiet: bool = False,
+    init: Path | None = None,
 ) -> FitResult:
     """Trains `run` and, when it ran to its last step, writes the checkpoint folder `out`.
 
@@ -89,9 +94,14 @@ def train_ptp(
         device: where to compute, see `choose_device`.
         resume: go on from what an interrupted run left in `work`; a stage that it had not begun
             begins.
+        init: checkpoint folder whose weights and normalisers the training begins with; with an
+            encoder stage its encoder is kept as it is and only the head is trained on.
 
     Returns:
         How the last stage that was begun ended.
+
+    Raises:
+        UserError: what does not fit: bags, settings, or the checkpoint `init`.
     """
     config, settings = run.model, run.training
     streams = embodiment.require(config.streams)
@@ -100,6 +110,8 @@ def train_ptp(
     place = choose_device(device)
     job = _Job(run, recordings, shapes, embodiment.action_dim, place, work, source, resume, quiet)
     model = job.model(config, settings.seed)  # first of all: it refuses what does not fit
+    if init is not None:
+        job = replace(job, begun_from=begin_with(model, init, embodiment))
     check_recordings(recordings, config, source)
     windows = job.windows(config)
     train = _train_end_to_end if run.encoder is None else _train_staged
@@ -120,8 +132,31 @@ def train_ptp(
     return result
 
 
+def begin_with(model: PtpModel, folder: Path, embodiment: Embodiment) -> str:
+    """Gives `model` the weights of a checkpoint, its normalisers included: they were learned
+    together, and new limits would turn every learned feature into another one.
+
+    Returns:
+        What names those weights.
+
+    Raises:
+        UserError: it is of another robot, or its shape differs; names the first setting.
+    """
+    name, other = load_model(folder, embodiment)
+    for key, wanted in as_mapping(model.config).items():
+        seen = as_mapping(other.config)[key]
+        if key not in FREE_SETTINGS and wanted != seen:
+            raise UserError(
+                f"--init {folder}: model.{key}: expected {wanted!r} as in the config of this "
+                f"training, saw {seen!r} in the checkpoint '{name}'"
+            )
+    model.load_state_dict(other.state_dict())
+    return weights_fingerprint(other, name)
+
+
 def _train_end_to_end(job: _Job, model: PtpModel, windows: PtpWindows) -> FitResult:
-    windows.fit_limits(model)
+    if not job.begun_from:
+        windows.fit_limits(model)
     settings = job.run.training
     training, validation = windows.split(settings.validation_fraction, settings.seed)
 
@@ -135,7 +170,7 @@ def _train_end_to_end(job: _Job, model: PtpModel, windows: PtpWindows) -> FitRes
         training=training,
         validation=validation,
         folder=job.work,
-        fingerprint=fingerprint(job.run, windows),
+        fingerprint=fingerprint(job.run, windows, job.begun_from),
         resume=job.resume and has_state(job.work),
         quiet=job.quiet,
     )
@@ -145,11 +180,13 @@ def _train_staged(job: _Job, model: PtpModel, windows: PtpWindows) -> FitResult:
     """The three stages; `model` gets the encoder of the first and the head of the third."""
     if not job.resume:
         forget_state(job.work)  # else a later --resume would find the head of another encoder
-    result, encoder = _train_encoder(job)
-    wall_s = result.wall_s
-    if not result.finished:
-        return result
-    model.encoder.load_state_dict(encoder.state_dict())
+    wall_s = 0.0
+    if not job.begun_from:
+        result, encoder = _train_encoder(job)
+        wall_s = result.wall_s
+        if not result.finished:
+            return result
+        model.encoder.load_state_dict(encoder.state_dict())
     model.encoder.eval().requires_grad_(False)
     folder = job.work / EMBEDDINGS
     total = len(windows.episodes)
@@ -215,7 +252,8 @@ def _train_head(
     job: _Job, model: PtpModel, windows: PtpWindows, cache: EmbeddingCache
 ) -> FitResult:
     """Stage 3: everything behind the encoder, from embeddings."""
-    windows.fit_action_limits(model)
+    if not job.begun_from:
+        windows.fit_action_limits(model)
     embedded = windows.embedded(cache.read)
     settings = job.run.training
     training, validation = windows.split(settings.validation_fraction, settings.seed)
@@ -231,7 +269,7 @@ def _train_head(
         training=training,
         validation=validation,
         folder=job.work,
-        fingerprint=fingerprint(job.run, windows, encoder_hash(model.encoder)),
+        fingerprint=fingerprint(job.run, windows, encoder_hash(model.encoder) + job.begun_from),
         resume=job.resume and has_state(job.work),
         quiet=job.quiet,
         title="head",
@@ -297,8 +335,8 @@ def check_recordings(recordings: Sequence[Recording], config: PtpConfig, source:
 
 
 def fingerprint(run: PtpRun, windows: PtpWindows, encoder: str = "") -> str:
-    """Names settings and data (and the encoder that made the embeddings): a run may be resumed
-    only with the same of all.
+    """Names settings and data (and the encoder that made the embeddings, or the weights that it
+    began with): a run may be resumed only with the same of all.
     """
     text = json.dumps([as_mapping(run.model), as_mapping(run.training), encoder], sort_keys=True)
     digest = hashlib.sha256(text.encode())

@@ -110,3 +110,22 @@ def test_weights_of_another_shape(tmp_path, config, recordings, embodiment):
     path.write_text(path.read_text().replace("width: 32", "width: 64"))
     with pytest.raises(UserError, match="weights.safetensors.*32.*64|64.*32"):
         load_ptp(tmp_path / "slide_ptp", embodiment)
+
+
+def test_fine_tuning_begins_with_the_weights_and_normalisers_of_a_model(
+    tmp_path, config, recordings, embodiment
+):
+    train(tmp_path / "first", config, recordings, embodiment)
+    base = tmp_path / "first" / "slide_ptp"
+    still = replace(SETTINGS, learning_rate=1e-30, weight_decay=0.0)  # nothing is learned
+    few = recordings[:2]  # of other limits
+    train(tmp_path / "on", config, few, embodiment, init=base, settings=still)
+    before, after = (load_checkpoint(folder)[1] for folder in (base, tmp_path / "on" / "slide_ptp"))
+    assert all(np.allclose(before[k], after[k], atol=1e-6) for k in before)
+    train(tmp_path / "more", config, few, embodiment, init=base)
+    trained = load_checkpoint(tmp_path / "more" / "slide_ptp")[1]
+    assert any(not np.allclose(before[k], trained[k], atol=1e-6) for k in before)
+    with pytest.raises(UserError, match="--init .*: model.width: expected"):
+        train(tmp_path / "x", replace(config, width=config.width * 2), few, embodiment, init=base)
+    with pytest.raises(UserError, match="without --resume"):  # other weights, another training
+        train(tmp_path / "more", config, few, embodiment, resume=True)
