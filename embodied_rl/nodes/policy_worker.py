@@ -304,7 +304,8 @@ class PolicyWorker:
         if self._refused != before:
             self._outlet.beat()
             if reason:
-                self._outlet.say(f"the robot must hold: {reason}")
+                if not self.report.missing:  # said already
+                    self._outlet.say(f"the robot must hold: {reason}")
             else:
                 self._outlet.say("the streams are sound again", "info")
 

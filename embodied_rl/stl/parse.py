@@ -26,6 +26,7 @@ from embodied_rl.stl.formula import Formula
 _MULTIPLE_TOLERANCE = 1e-6  # of a step, by which a bound may miss a multiple of dt
 # What follows walks formulas recursively; both limits keep that far from Python's own.
 _DEEPEST = 50  # brackets and prefixes within each other
+_FARTHEST = 1_000_000_000  # steps that a bound may be away
 _LONGEST = 200  # signals, numbers, brackets and prefixes in all
 
 _TOKEN = re.compile(
@@ -263,6 +264,8 @@ class _Parser:
                 self._fail(unit, "the unit s or ms")
             seconds *= _UNITS_S[unit.text]
         steps = seconds / self._dt_s
+        if not steps <= _FARTHEST:
+            self._fail(token, f"a bound of at most {_FARTHEST * self._dt_s:g} s", f"{seconds:g} s")
         if abs(steps - round(steps)) > _MULTIPLE_TOLERANCE:
             near = f"{int(steps) * self._dt_s:.6g} or {(int(steps) + 1) * self._dt_s:.6g} s"
             self._fail(token, f"a multiple of dt = {self._dt_s:g} s ({near})", f"{seconds:g} s")

@@ -74,6 +74,12 @@ def robot(probe):
     return Robot(probe)
 
 
+def activate(host, probe) -> None:
+    """By the service, as others do: on the executor's thread."""
+    host._thread.start()
+    probe.until(lambda: probe.change(Transition.TRANSITION_ACTIVATE), "activation")
+
+
 def watch(probe):
     """The heartbeats with their arrival, and the diagnostics."""
     return probe.collect(Header, "policy/heartbeat"), probe.collect(DiagnosticArray, "/diagnostics")
@@ -85,7 +91,7 @@ def refusal(beats) -> str:
 
 def test_requests_during_long_plans_are_answered_and_the_heart_beats_on(robot, probe, host):
     policy = host.configure(lambda body: Slow(body, think_s=1.2), embodiment=EMBODIMENT)
-    host.activate()
+    activate(host, probe)
     beats, _ = watch(probe)
     chunks = probe.collect(JointTrajectory, "policy/chunk")
     instruct = probe.node.create_publisher(String, "instruction", qos.LATCHED)
@@ -123,7 +129,7 @@ def test_requests_during_long_plans_are_answered_and_the_heart_beats_on(robot, p
 
 def test_a_stream_that_slows_or_stops_leads_to_hold_and_back(robot, probe, host):
     host.configure(Slow, embodiment=EMBODIMENT)
-    host.activate()
+    activate(host, probe)
     beats, states = watch(probe)
     chunks = probe.collect(JointTrajectory, "policy/chunk")
     probe.until(lambda: len(chunks) > 2 and not refusal(beats), "sound work")
@@ -179,19 +185,24 @@ def test_any_lifecycle_request_in_any_state_is_answered(robot, probe, processes)
 
 def test_hostile_texts_cost_a_line(robot, probe, host):
     policy = host.configure(Slow, embodiment=EMBODIMENT)
-    host.activate()
+    activate(host, probe)
     beats, states = watch(probe)
-    instruct = probe.node.create_publisher(String, "instruction", 20)
-    start = probe.node.create_publisher(String, "episode/start", qos.latched(20))
+    instruct = probe.node.create_publisher(String, "instruction", qos.LATCHED)
+    start = probe.node.create_publisher(String, "episode/start", qos.LATCHED)
     chunks = probe.collect(JointTrajectory, "policy/chunk")
     probe.until(lambda: len(chunks) > 1, "chunks")
-    sound = EpisodeInfo(3, 4, "t", "look", 0)
-    for text in ("overflow", "\x1b[31m", "x" * 10**6):
-        instruct.publish(String(data=text))
-    for text in ("[" * 5000, "a: &a [1]\nb: *a", sound.to_yaml(), "x" * 10**6):
-        start.publish(String(data=text))
-    probe.until(lambda: "expected at most 20000 characters" in reasons(states), "a refusal")
-    probe.until(lambda: "cannot read it (OverflowError" in reasons(states), "the other refusal")
+    of_1970 = EpisodeInfo(3, 4, "t", "look", 0).to_yaml()
+    for publisher, text, line in (
+        (instruct, "overflow", "cannot read it (OverflowError"),
+        (instruct, "\x1b[31m", "expected plain text"),
+        (instruct, "x" * 10**6, "instruction: expected at most 20000 characters"),
+        (start, "[" * 5000, "nested too deeply"),
+        (start, "a: &a [1]\nb: *a", "an alias"),
+        (start, of_1970, "start_ns: expected a time within 60 s of the clock"),
+        (start, "x" * 10**6, "episode/start: expected at most 20000 characters"),
+    ):
+        publisher.publish(String(data=text))
+        probe.until(lambda said=line: said in reasons(states), line)
     instruct.publish(String(data="be sound"))
     probe.until(lambda: policy.told and policy.told[-1] == "be sound", "a sound instruction")
     count = len(chunks)
@@ -206,7 +217,7 @@ def test_hostile_texts_cost_a_line(robot, probe, host):
 
 def test_a_stray_stamp_and_a_clock_ahead_cost_nothing_but_themselves(robot, probe, host):
     policy = host.configure(Slow, embodiment=EMBODIMENT)
-    host.activate()
+    activate(host, probe)
     _, states = watch(probe)
     probe.until(lambda: len(policy.rows) > 5, "rows")
     begun, pose = policy.begun, {"left": 1}

@@ -61,6 +61,8 @@ def test_intervals_in_seconds_and_milliseconds_become_steps():
     [
         ("G x > 0", 3, "a bounded interval [a,b] after 'G'", "'x'"),
         ("G[0,inf] x", 5, "a finite bound in s or ms", "'inf'"),
+        ("G[0,1e308] x", 5, "a bound of at most 1e+08 s", "1e+308 s"),
+        ("F[2e9,3e9] x", 3, "a bound of at most 1e+08 s", "2e+09 s"),
         ("G[0,] x", 5, "a finite bound in s or ms", "']'"),
         ("G[-1,2] x", 3, "a bound such as 2.5 s", "'-'"),
         ("F[3,1] x", 5, "a second bound that is not below the first", "a reversed interval"),
