@@ -61,9 +61,10 @@ def test_a_full_disk_is_noticed_although_an_empty_file_can_be_made(monkeypatch, 
     from embodied_rl.bringup import check
     from embodied_rl.core.errors import UserError
 
-    monkeypatch.setattr(
-        check.tempfile, "NamedTemporaryFile", lambda **_: open("/dev/full", "wb", buffering=0)
-    )
+    def full(**_: object):
+        return open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+
+    monkeypatch.setattr(check.tempfile, "NamedTemporaryFile", full)
     with pytest.raises(UserError, match="No space left on device; give another one with --out"):
         check.check_folder(tmp_path, "--out")
 
