@@ -13,14 +13,26 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from embodied_rl.bringup.environment import PROFILE, ROS_ADVICE, models, profile_variable
+from embodied_rl.bringup.environment import (
+    PACKAGE,
+    PROFILE,
+    ROS_ADVICE,
+    models,
+    profile_variable,
+    share_file,
+)
+from embodied_rl.bringup.graph_arguments import GRAPHS
+from embodied_rl.bringup.interpreter import graph_of
+from embodied_rl.core.errors import UserError
 
 SETUP = "make setup"
 _GIB = 1 << 30
@@ -222,9 +234,36 @@ def shared_memory() -> str:
 
 
 def launch() -> str:
+    """Has the real `launch` read our files, and an interpreter found for the nodes."""
+    seen = _launch_files()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _, one = graph_of("sim", {"cameras": "none", "policy": "expert", "out": folder})
+        except UserError as error:
+            raise Trouble(str(error), "see the lines above first") from None
+    return f"{seen}; nodes would run in {one.path} ({one.source})"
+
+
+def _launch_files() -> str:
+    ros2 = shutil.which("ros2")
+    if ros2 is not None:
+        for name in GRAPHS:
+            command = [ros2, "launch", PACKAGE, f"{name}.launch.py", "--show-args"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+            if done.returncode or f"'{GRAPHS[name].arguments[0].name}':" not in done.stdout:
+                said = _last_line(done.stderr or done.stdout)
+                raise Trouble(
+                    f"{shlex.join(command)}: {said}",
+                    "colcon build --packages-select embodied_rl, then source install/setup.bash",
+                )
+        return f"`ros2 launch {PACKAGE}` reads {', '.join(GRAPHS)}"
     if importlib.util.find_spec("launch_ros") is None:
-        return "not installed: `embodied_rl launch` runs the same graphs without it"
-    return "`ros2 launch embodied_rl sim.launch.py` works as well"
+        return "no `ros2` here: `embodied_rl launch` runs the same graphs"
+    source = importlib.import_module("launch.launch_description_sources")
+    for name in GRAPHS:
+        path = str(share_file(f"launch/{name}.launch.py"))
+        source.get_launch_description_from_any_launch_file(path).get_launch_arguments()
+    return f"`launch` reads {', '.join(GRAPHS)}"
 
 
 def _last_line(text: str) -> str:

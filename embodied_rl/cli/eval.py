@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from embodied_rl.bringup.check import check_folder
 from embodied_rl.cli import UsageError, eval_apartment, eval_relic, eval_tgpo
 from embodied_rl.cli.eval_episodes import compare, run_episodes
 from embodied_rl.core.checkpoint import atomic_write
@@ -67,6 +68,8 @@ def main(argv: list[str]) -> int:
     )
     if arguments.episodes < 1 or arguments.workers < 1 or arguments.seed < 0:
         raise UsageError("--episodes and --workers are at least 1, --seed at least 0")
+    if arguments.json is not None:  # before the episodes, not after them
+        check_folder(arguments.json.parent, "--json FILE")
     if arguments.card and arguments.model == EXPERT:
         raise UsageError("--card needs a checkpoint; the expert has no card")
     if arguments.model != EXPERT:

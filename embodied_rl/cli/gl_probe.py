@@ -29,8 +29,14 @@ def missing_gl() -> str | None:
     if backend == "osmesa":
         found = any(_load(name) for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"))
         return None if found else "libOSMesa is not installed: sudo apt install libosmesa6"
-    if backend != "egl":  # a window system, or rendering switched off: the user's own choice
-        return None
+    if backend in ("glfw", "glx"):  # the user's own choice, of a window system
+        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            return None
+        return f"MUJOCO_GL={backend} needs a display, and DISPLAY is not set: export MUJOCO_GL=egl"
+    if backend in ("off", "disable", "disabled", "false", "0"):
+        return f"MUJOCO_GL={backend} switches rendering off: export MUJOCO_GL=egl"
+    if backend != "egl":
+        return f"MUJOCO_GL={backend[:40]!r}: expected egl, osmesa or glfw: export MUJOCO_GL=egl"
     reason = _egl_reason()
     return f"off-screen OpenGL does not work ({reason}): {ADVICE}" if reason else None
 

@@ -12,6 +12,7 @@ import sys
 from embodied_rl import __version__
 from embodied_rl.cli import UsageError
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.terminal import accept_any_encoding
 
 DONE, FAILED, BAD_USAGE = 0, 1, 2
 
@@ -63,6 +64,7 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    accept_any_encoding()
     if words[:1] in (["--help"], ["-h"], ["help"]):
         print(usage())
         return DONE

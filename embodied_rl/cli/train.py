@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from embodied_rl.bags.cache import INDEX, EpisodeCache
 from embodied_rl.bags.convert import convert
 from embodied_rl.bringup.arguments import suggestion
+from embodied_rl.bringup.check import check_folder
 from embodied_rl.bringup.environment import share_folders
 from embodied_rl.bringup.names import find_policy
 from embodied_rl.cli import UsageError
@@ -100,6 +101,7 @@ def _train_ptp(arguments: Arguments) -> int:
     )
     work = arguments.work or Path("runs/train") / run.name
     out = arguments.out or Path("runs/models") / run.name
+    _check_folders(work, out)
     console = Console()
     if arguments.resume and not (has_state(work) or has_state(work / ENCODER)):
         _say_no_state(work, console)
@@ -162,6 +164,7 @@ def _train_in_simulation(
     )
     out = arguments.out or Path("runs/models") / run.name
     work = arguments.work or Path("runs/train") / run.name
+    _check_folders(work, out)
     console = Console()
     if arguments.resume and not has_state(work):
         _say_no_state(work, console)
@@ -174,6 +177,12 @@ TRAINERS: dict[str, Callable[[Arguments], int]] = {
     "relic": _train_relic,
     "tgpo": _train_tgpo,
 }
+
+
+def _check_folders(work: Path, out: Path) -> None:
+    """Before the hours of work. The model's own folder comes into being complete, or not at all."""
+    check_folder(work, "--work")
+    check_folder(out.parent, "--out")
 
 
 def _say_no_state(work: Path, console: Console) -> None:

@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.parent import die_with_launcher
+from embodied_rl.core.terminal import accept_any_encoding
 
 
 class Stop:
@@ -40,6 +41,7 @@ def run(make: Callable[[Stop], Node], spin: Callable[[Node, Stop], None] | None 
     A node may have ``close()``, called before it is destroyed. A UserError is logged as one line
     and gives exit code 1; any other exception keeps its traceback and gives 1 as well.
     """
+    accept_any_encoding()
     # Our own handlers: rclpy's would invalidate the context before a node can say its last word.
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     stop, node = Stop(), None

@@ -51,6 +51,8 @@ def open_gl_context(width: int, height: int):
     backend = os.environ.setdefault("MUJOCO_GL", "egl").lower()
     if backend not in GL_BACKENDS:
         raise UserError(f"MUJOCO_GL: expected one of {list(GL_BACKENDS)}, saw '{backend}'")
+    if backend == "glfw" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UserError("MUJOCO_GL=glfw needs a display, saw none (DISPLAY): export MUJOCO_GL=egl")
     try:
         if backend == "egl":
             from mujoco.egl import GLContext
