@@ -36,6 +36,7 @@ from embodied_rl.bringup.environment import PACKAGE
 from embodied_rl.bringup.graph_arguments import kind_of
 from embodied_rl.bringup.interpreter import Interpreter, graph_of
 from embodied_rl.bringup.process import describe_exit
+from embodied_rl.bringup.shared_memory import remove_stale
 from embodied_rl.bringup.spec import Graph, NodeSpec, Role
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.parent import PARENT_VARIABLE
@@ -84,6 +85,9 @@ def _actions(name: str, context: LaunchContext) -> list[LaunchDescriptionEntity]
     except UserError as error:
         raise GraphFailed(str(error)) from None
     running = _Running(graph, interpreter)
+    freed = remove_stale()
+    if freed:
+        remarks.append(freed)
     said = f"nodes run in {interpreter.path} ({interpreter.source})"
     stop = RegisterEventHandler(OnShutdown(on_shutdown=running.stop))
     return [*(LogInfo(msg=line) for line in [*remarks, said]), stop, *running.stage(0)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 
 from embodied_rl.bringup import arguments, graph
 from embodied_rl.bringup.check import check_machine
 from embodied_rl.bringup.claims import claim
 from embodied_rl.bringup.environment import require_ros
+from embodied_rl.bringup.shared_memory import remove_stale
 from embodied_rl.cli import UsageError
 from embodied_rl.core.errors import UserError
 
@@ -40,6 +42,9 @@ def main(argv: list[str]) -> int:
     require_ros()
     check_machine(built)
     release = claim(built)
+    freed = remove_stale()
+    if freed:
+        print(freed, file=sys.stderr)
     try:
         return Runner(built).run()
     finally:

@@ -10,8 +10,11 @@ one process are taken in order: a node that is heard there has found the others 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
@@ -29,6 +32,31 @@ DISCOVERY_S = 4.0
 REPORT_PATIENCE_S = 5.0
 _UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"  # what the middleware says meanwhile
 _PROCESS_BYTES = 12  # of a DDS identifier: the participant; the rest is the endpoint
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def silence_hint(publishers: int, folder: Path = SHARED_MEMORY) -> str:
+    """Why a topic that has publishers may be silent, as the end of a line; "" without a reason.
+
+    Processes of one machine hand each other messages through shared memory, and cannot open that
+    of another user: both find each other, and nothing arrives.
+    """
+    if not publishers:
+        return ""
+    owners = set()
+    for path in folder.glob("fast*_el"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            owners.add(path.stat().st_uid)
+    others = sorted(owners - {os.getuid()})
+    if not others:
+        return ""
+    return (
+        f"; {publishers} publishers were found, and processes of another user (uid "
+        f"{', '.join(map(str, others))}) use this machine's shared memory, which hands nothing "
+        "from user to user: run both as the same user"
+    )
 
 
 class Connections:
