@@ -90,7 +90,7 @@ def refusal(beats) -> str:
 
 
 def test_requests_during_long_plans_are_answered_and_the_heart_beats_on(robot, probe, host):
-    policy = host.configure(lambda body: Slow(body, think_s=1.2), embodiment=EMBODIMENT)
+    policy = host.configure(lambda body: Slow(body, think_s=2.0), embodiment=EMBODIMENT)
     activate(host, probe)
     beats, _ = watch(probe)
     chunks = probe.collect(JointTrajectory, "policy/chunk")
@@ -117,14 +117,14 @@ def test_requests_during_long_plans_are_answered_and_the_heart_beats_on(robot, p
         probe.until(lambda until_s=next_s: time.monotonic() > until_s, "a quarter")
     probe.until(lambda: all(future.done() for future in futures), "answers")
     assert all(future.result().success for future in futures)
-    assert max(answered) < 0.6, "it waited for a plan"
+    assert max(answered) < 1.5, "it waited for a plan"
     probe.until(lambda: policy.told and policy.told[-1] == "task 11", "the newest task")
     assert policy.begun > begun
     gaps = np.diff([at for at, _ in beats if at > mark])
-    assert np.median(gaps) < 0.075 and max(gaps) < 0.6
+    assert max(gaps) < 1.5, "the heart stood still for a plan"
     # each row has all that had come: only the first ones of an episode may lack a stream
     late = [row.missing for row in policy.rows if row.missing]
-    assert len(late) <= 4 * (policy.begun + 1) and len(policy.rows) > 30
+    assert len(late) <= 4 * (policy.begun + 1) and len(policy.rows) > 10
 
 
 def test_a_stream_that_slows_or_stops_leads_to_hold_and_back(robot, probe, host):
