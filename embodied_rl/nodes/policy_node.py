@@ -31,9 +31,7 @@ import functools
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,19 +42,17 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.heartbeat import Heartbeat, new_session
-from embodied_rl.core.loop import ControlLoop
 from embodied_rl.core.policy import ActionChunk, Planning, Policy, check_fits
 from embodied_rl.core.schema import plain
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.causes import Causes
 from embodied_rl.nodes.connections import Connections
-from embodied_rl.nodes.deferred import create_deferred_service
 from embodied_rl.nodes.lifecycle import GuardedLifecycleNode, transition
 from embodied_rl.nodes.policy_episodes import Episodes
+from embodied_rl.nodes.policy_memory import MemoryServices
 from embodied_rl.nodes.policy_worker import PolicyWorker
 from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
@@ -147,12 +143,9 @@ class PolicyNode(GuardedLifecycleNode):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
             for name in ("reset_episode", "next_episode", "episode_report")
         ]
-        for name, action in (
-            ("save_memory", self._save_memory), ("load_memory", self._load_memory)
-        ):  # fmt: skip
-            answer = functools.partial(self._between_ticks, action)
-            service = create_deferred_service(self, Trigger, f"~/{name}", answer)
-            self._service_handles.append(service)
+        trace = functools.partial(self.say, level="trace")
+        memory = MemoryServices(self, self._worker, self._memory_path, trace)
+        self._service_handles += memory.services
         self._silenced = threading.Event()
         if not self._lockstep:
             threading.Thread(
@@ -287,38 +280,6 @@ class PolicyNode(GuardedLifecycleNode):
         response.success = True
         response.message = yaml.safe_dump(self._figures(), sort_keys=False)
         return response
-
-    def _between_ticks(self, action: Callable[[ControlLoop], str], request) -> Future:
-        """The response of a service that does something with the policy's memory, once it can."""
-        answer: Future = Future()
-
-        def carry_out(loop: ControlLoop | None) -> None:
-            try:
-                if loop is None:
-                    raise UserError("the policy was stopped before it could answer")
-                answer.set_result(Trigger.Response(success=True, message=action(loop)))
-            except Exception as error:
-                if not isinstance(error, (UserError, OSError)):
-                    self.say(traceback.format_exc(), "trace")
-                line = plain(str(error))
-                answer.set_result(Trigger.Response(success=False, message=line))
-
-        if self._worker is None or not self._worker.alive:
-            carry_out(None)
-        else:
-            self._worker.ask(carry_out)
-        return answer
-
-    def _save_memory(self, loop: ControlLoop) -> str:
-        blob = loop.policy.save_memory()
-        with atomic_write(self._memory_path) as temporary:
-            temporary.write_bytes(blob)
-        return f"{len(blob)} bytes in {self._memory_path}"
-
-    def _load_memory(self, loop: ControlLoop) -> str:
-        blob = self._memory_path.read_bytes()
-        loop.load_memory(blob)
-        return f"{len(blob)} bytes from {self._memory_path}"
 
     # ---------------------------------------------------------------- what goes out (Outlet)
     def now_ns(self) -> int:
