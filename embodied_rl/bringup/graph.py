@@ -132,7 +132,8 @@ def _robot(values: dict[str, Value]) -> Graph:
     monitor = _monitor(watched, timed, remap)
     # The gate starts first: whatever happens, somebody holds the robot.
     nodes = [_clock_gate(remap)] if simulated else []
-    nodes += _policy_and_gate(policy | common, _watched_gate(common, monitor), remap)
+    gate = _watched_gate(common, monitor) | _dry_run(values)
+    nodes += _policy_and_gate(policy | common, gate, remap)
     if values["record"]:
         nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
     if is_tgpo(policy) and values["pictures"]:
@@ -147,6 +148,18 @@ def _robot(values: dict[str, Value]) -> Graph:
         out / "launch.log" if values["record"] else None,
         settle_s=1.0,
     )
+
+
+def _dry_run(values: dict[str, Value]) -> dict[str, Value]:
+    """What the gate is told of a run without commands."""
+    if not values["dry_run"]:
+        return {}
+    if values["record"]:
+        raise UserError(
+            "dry_run:=true record:=true: the bag would hold commands that no robot carried out; "
+            "expected one of them"
+        )
+    return {"dry_run": True}
 
 
 def _record(values: dict[str, Value]) -> Graph:

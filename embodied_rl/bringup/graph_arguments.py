@@ -162,6 +162,12 @@ ROBOT_ARGUMENTS = (
     _SPEC,
     *MONITOR_ARGUMENTS,
     _INSTRUCTION,
+    Argument(
+        "dry_run",
+        "false",
+        "decide, limit and report everything, but send the robot no command",
+        "bool",
+    ),
     _PICTURES,
     _RECORD,
     _OUT,

@@ -59,7 +59,7 @@ class CommandGateNode(Node):
         self.complaints = Complaints(self.get_logger())
         self.gate = CommandGate(self.embodiment)
         self.output = CommandOutput(self, self.embodiment, dry_run)
-        self._dry_run = dry_run
+        self.dry_run = dry_run
         self._executed = self.create_publisher(JointTrajectory, "command/executed", qos.EXECUTED)
         self.stop_input = StopInput(
             self, self._on_stop, self._complain, lambda: self.gate.state.value
@@ -231,7 +231,7 @@ class CommandGateNode(Node):
             figures |= self.realtime.figures()
         elif rival := self.output.rivals():
             level, line = diagnostics.ERROR, rival
-        if self._dry_run:
+        if self.dry_run:
             line = f"dry run, no command is sent; {line}"
         figures |= {"complaints": self.complaints.count, "last_error": self.complaints.last}
         return level, plain(line), figures

@@ -134,6 +134,8 @@ class RealtimeGate:
             return
         if self._gate.standing:
             self._still.saw(time.monotonic(), measured)
+        if self._node.dry_run:  # then no joint follows
+            return
         error = self._gate.following_error(self._measured_ns(), measured)
         if error:
             self._hold(now_ns, error, measured)

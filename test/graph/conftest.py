@@ -70,6 +70,11 @@ class Processes:
         self._running[name].kill()
         self._running[name].wait(timeout=10)
 
+    def stop(self, name: str, number: signal.Signals) -> subprocess.Popen:
+        """Ask a node to end; its process."""
+        self._running[name].send_signal(number)
+        return self._running[name]
+
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 
