@@ -31,7 +31,7 @@ class Slow:
     def __init__(self, embodiment: Embodiment, think_s: float = 0.0):
         shapes = {key: embodiment.streams[key].shape for key in KEYS}
         self.spec = PolicySpec(
-            name="slow", streams=shapes, action_dim=embodiment.action_dim, chunk=20, execute=2,
+            name="slow", streams=shapes, action_dim=embodiment.action_dim, chunk=50, execute=2,
             rate_hz=embodiment.control_rate_hz, history=1, stride=1, embodiment=embodiment.name,
             embodiment_hash=embodiment.contract_hash(KEYS),
         )  # fmt: skip
@@ -47,7 +47,7 @@ class Slow:
 
     def act(self) -> ActionChunk:
         time.sleep(self.think_s)
-        values = np.zeros((20, self.spec.action_dim))
+        values = np.zeros((50, self.spec.action_dim))
         return ActionChunk(self.rows[-1].stamp_ns, self._period_ns, values)
 
     def executed(self, chunk) -> None:
