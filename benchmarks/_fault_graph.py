@@ -27,6 +27,7 @@ from embodied_rl.bringup.environment import (
 )
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
 from embodied_rl.core.heartbeat import Heartbeat
+from embodied_rl.core.parent import die_with_starter
 from embodied_rl.core.policy import ActionChunk
 
 ARM = "sim_worlds/tabletop/ur5e_2f85.yaml"
@@ -148,6 +149,7 @@ class Graph:
             env=self._environment,
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=die_with_starter(),
         )
 
     def log(self, name: str) -> str:

@@ -32,6 +32,7 @@ from embodied_rl.bringup.environment import (
     require_ros,
 )
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.parent import die_with_starter
 
 EVERY_S = 10.0
 START_UP_MIN = 5.0  # not counted
@@ -143,6 +144,7 @@ def soak(minutes: float) -> Samples:
             env=child_environment({"ROS_DOMAIN_ID": str(domain)}),
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=die_with_starter(),
         )
         watcher, begun_s = Watcher(domain), time.monotonic()
         try:

@@ -67,7 +67,8 @@ class RealtimeGate:
             for key, command in node.embodiment.commands.items()
         }
         self._stepped_tick_ns = self._repeated_ns = 0
-        self._sent = (0, 0)  # control tick and chunk of the last trajectories
+        # command group -> chunk that it was sent targets of, and when it is sent the next ones
+        self._sent: dict[str, tuple[int, int]] = {}
         self._stands_since_s = 0.0
         self._begun_s = self._checked_s = self._looked_s = time.monotonic()
         self.trouble = self.alarm = ""
@@ -154,7 +155,7 @@ class RealtimeGate:
                 raise UserError(f"policy/chunk: not carried out: {reason}")
             measured = None
             if self._gate.state is not GateState.FOLLOWING:
-                measured = self.watch.state(now_ns)
+                measured = self._known(now_ns)
                 if not self._gate.started:
                     self._gate.start_from_rest(now_ns, measured)
             limited = self._gate.accept(chunk, now_ns, measured)
@@ -289,16 +290,23 @@ class RealtimeGate:
     # What goes out
 
     def _send_ahead(self, now_ns: int) -> None:
-        """Once a control period: the next targets of controllers that follow trajectories."""
-        sent = (now_ns // self._period_ns, self._gate.chunk_stamp_ns)
-        if sent == self._sent:
-            return
-        self._sent = sent
+        """The next targets of controllers that follow trajectories: of a new chunk at once, then
+        again when half of what was sent is over. A controller begins each trajectory where the
+        joint is, a little behind, so more often than needed would slow it down."""
         measured, measured_ns = self._fresh(now_ns), self._measured_ns()
+        chunk_ns = self._gate.chunk_stamp_ns
         for key in self._output.trajectories:
-            ahead = self._gate.ahead(now_ns, self._ahead_ns[key], measured, measured_ns)
-            if ahead is not None:
-                self._output.send_from_now(ahead, now_ns, [key])
+            sent_chunk_ns, again_ns = self._sent.get(key, (0, 0))
+            if chunk_ns == sent_chunk_ns and now_ns < again_ns:
+                continue
+            ahead_ns = self._ahead_ns[key]
+            ahead = self._gate.ahead(now_ns, ahead_ns, measured, measured_ns)
+            if ahead is None:
+                continue
+            tick_ns = now_ns // self._period_ns * self._period_ns
+            again_ns = tick_ns + max(self._period_ns, ahead_ns // 2)
+            self._sent[key] = (chunk_ns, again_ns)
+            self._output.send_from_now(ahead, now_ns, [key])
 
     def _step(self, now_ns: int) -> None:
         """Tell the actuators that take one target a period theirs, once."""
@@ -354,6 +362,15 @@ class RealtimeGate:
         if measured is not None and self._gate.elsewhere(now_ns, measured):
             self._node.record(self._gate.hold(now_ns, self._gate.reason, measured))
         self._send_hold(now_ns, measured)
+
+    def _known(self, now_ns: int) -> np.ndarray:
+        """The measured state, from which a chunk begins; raises UserError where it is not known."""
+        measured = self._fresh(now_ns)
+        if measured is None:
+            stale = self._stale(now_ns)
+            missing = stale.key if stale is not None else self.watch.keys[0]
+            raise UserError(f"measured state: stream '{missing}' is missing or too old")
+        return measured
 
     def _fresh(self, now_ns: int) -> np.ndarray | None:
         """The measured state, if every part of it is."""
