@@ -112,6 +112,7 @@ class CommandGateNode(Node):
                 topic,
                 functools.partial(on_state, group),
                 qos.stream(group[0].type),
+                info=self.realtime is not None,
             )
             for topic, group in measured.items()
         ]

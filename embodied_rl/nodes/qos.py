@@ -40,7 +40,7 @@ def patient_stream(message_type: str) -> QoSProfile:
 def simulation(message_type: str) -> QoSProfile:
     """A simulator's side of a stream: in lockstep it runs as fast as policy and gate answer, and a
     recorder that nobody waits for may be seconds of its time behind."""
-    return reliable(5 if message_type in LARGE else 2000)
+    return reliable(40 if message_type in LARGE else 2000)
 
 
 def recording(message_type: str) -> QoSProfile:

@@ -18,7 +18,7 @@ from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
-from embodied_rl.nodes.connections import DISCOVERY_S
+from embodied_rl.nodes.connections import DISCOVERY_S, silence_hint
 from embodied_rl.nodes.lifecycle import NotYet
 from embodied_rl.nodes.stream_meter import LOWEST_SHARE, StreamMeter
 from embodied_rl.nodes.subscriber import Subscriber
@@ -144,9 +144,10 @@ class StreamInput:
                 because = f" ({meter.others} others on this topic, last: {meter.last_other})"
             if meter.received < 2:
                 refusal = NotYet if time.monotonic() < self._patience_s else UserError
+                hint = silence_hint(self._node.count_publishers(stream.topic))
                 raise refusal(
                     f"stream '{stream.key}' on {stream.topic}: expected {stream.rate_hz:g} Hz, "
-                    f"saw {meter.received} messages{because}"
+                    f"saw {meter.received} messages{because}{hint}"
                 )
             age_s = (messages.now_ns(self._node) - meter.stamps[-1]) / NANOSECONDS
             if age_s > stream.max_age_s + 1 / stream.rate_hz:

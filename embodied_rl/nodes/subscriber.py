@@ -16,7 +16,12 @@ class Subscriber:
     """Subscribes reliably; :meth:`match` settles for best effort where nothing better is offered.
 
     Many camera drivers publish best effort only, and a reliable subscription never hears them.
-    ``lost`` counts the messages that the middleware says it had to drop.
+    ``lost`` counts the messages that never came: what the middleware says it had to drop, and what
+    is missing in the numbers that a publisher gives its messages.
+
+    Args:
+        callback: called with the message, and with its ``info`` (a mapping) where that is asked
+            for.
     """
 
     def __init__(
@@ -24,27 +29,52 @@ class Subscriber:
         node: Node,
         kind: type,
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[..., None],
         profile: QoSProfile,
         raw: bool = False,
+        info: bool = False,
     ):
         self._node, self._kind, self._topic = node, kind, topic
-        self._callback, self._profile, self._raw = callback, profile, raw
-        self.lost = 0
+        self._callback, self._profile, self._raw, self._info = callback, profile, raw, info
+        self._dropped = self._missing = self._falls = 0
+        self._last_number: int | None = None
         self.subscription: Subscription = self._subscribe()
 
     def _subscribe(self) -> Subscription:
         return self._node.create_subscription(
             self._kind,
             self._topic,
-            self._callback,
+            self._on_message,
             self._profile,
             raw=self._raw,
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
         )
 
     def _on_lost(self, event: Any) -> None:
-        self.lost = event.total_count
+        self._dropped = event.total_count
+
+    @property
+    def lost(self) -> int:
+        return max(self._dropped, self._missing)
+
+    def _on_message(self, message: Any, info: Any) -> None:
+        self._count(info.get("publication_sequence_number"))
+        if self._info:
+            self._callback(message, info)
+        else:
+            self._callback(message)
+
+    def _count(self, number: int | None) -> None:
+        """Take a message's number; with several publishers the numbers tell nothing."""
+        last, self._last_number = self._last_number, number
+        if last is None or number is None:
+            return
+        if number <= last:
+            self._falls += 1
+            if self._falls > 1:
+                self._missing = 0
+        elif self._falls <= 1:
+            self._missing += number - last - 1
 
     def take_waiting(self) -> int:
         """Handle what has arrived but was not dispatched yet; how many messages that was."""
@@ -54,7 +84,7 @@ class Subscriber:
                 found = self.subscription.handle.take_message(self._kind, self._raw)
             if found is None:
                 return taken
-            self._callback(found[0])
+            self._on_message(*found)
             taken += 1
 
     def match(self) -> None:
