@@ -38,6 +38,8 @@ class CommandOutput:
                 for key, command in commands.items()
             }
         )
+        self.all = list(commands)
+        self.bases = [key for key, command in commands.items() if command.velocity]
         self.trajectories = [key for key, c in commands.items() if c.type == JOINT_TRAJECTORY]
         self.stepped = [key for key, c in commands.items() if c.type != JOINT_TRAJECTORY]
         self._slices = embodiment.slices()

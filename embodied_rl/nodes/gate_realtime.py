@@ -14,6 +14,7 @@ itself is followed by the next chunk, which begins at the measured joints.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,7 @@ CHECKS_PER_PERIOD = 10
 CLOCKS_APART_NS = 200_000_000  # a sensor's clock against ours, its way here included
 STALLED_PERIODS = 3  # without a look at the timer: the process itself stood still
 ALIVE_S = 1.0  # a required node is heard at least so often
+CHECK_S = 0.02  # the graph is not asked more often who listens and who speaks
 BLIND_S = 1.0  # so long a hold is repeated to a robot that is not measured any more
 REPEAT_NS = 20_000_000  # a hold is not repeated faster than this
 CLOSING_S = 8.0  # most that the last ramp may take
@@ -253,7 +255,10 @@ class RealtimeGate:
 
     def _check(self) -> None:
         """Look for everything that is worth a look once a control period."""
-        now_s = self._checked_s = time.monotonic()
+        now_s = time.monotonic()
+        if now_s - self._checked_s < CHECK_S:
+            return
+        self._checked_s = now_s
         before, self.trouble = self.trouble, self._find_trouble(now_s)
         if self.trouble and self.trouble != before and now_s - self._begun_s > DISCOVERY_S:
             self._node.complain(self.trouble)
@@ -343,12 +348,9 @@ class RealtimeGate:
         if stopped:
             self._own_stop.call(now_s)
         measured = self._fresh(now_ns)
-        if measured is None and (
-            not self._gate.started or now_s - self._stands_since_s > BLIND_S or self.trouble
-        ):
-            # A robot that comes back after a while may be anywhere: first it has to be seen.
-            return
         if not self._gate.started:
+            if measured is None:
+                return
             self._gate.start_from_rest(now_ns, measured)
             self._node.record(self._gate.hold(now_ns, self._gate.reason, measured))
         if self._gate.moving:
@@ -361,7 +363,10 @@ class RealtimeGate:
         self._repeated_ns = now_ns
         if measured is not None and self._gate.elsewhere(now_ns, measured):
             self._node.record(self._gate.hold(now_ns, self._gate.reason, measured))
-        self._send_hold(now_ns, measured)
+        # Joints that nobody has seen for a while may be anywhere when they come back; to a base,
+        # zero is always right.
+        blind = measured is None and now_s - self._stands_since_s > BLIND_S
+        self._send_hold(now_ns, measured, self._output.bases if blind else self._output.all)
 
     def _known(self, now_ns: int) -> np.ndarray:
         """The measured state, from which a chunk begins; raises UserError where it is not known."""
@@ -376,18 +381,18 @@ class RealtimeGate:
         """The measured state, if every part of it is."""
         return None if self._stale(now_ns) else self.watch.newest()
 
-    def _send_hold(self, now_ns: int, measured: np.ndarray | None) -> None:
+    def _send_hold(self, now_ns: int, measured: np.ndarray | None, keys: Sequence[str]) -> None:
         """Where the joints stay, to be reached within their limits; what takes one target a period
-        is told it with every repetition."""
+        is told it with every repetition, but for a base on its way to rest."""
         way_ns = self._gate.way_ns(now_ns, measured)
         target = self._gate.held(now_ns)
         hold = ActionChunk(now_ns, max(self._period_ns, way_ns), target[None])
-        self._output.send_from_now(hold, now_ns, self._output.trajectories)
+        gliding = [key for key in self._output.trajectories if key in keys]
+        self._output.send_from_now(hold, now_ns, gliding)
         if not self._gate.moving:
             tick_ns = now_ns // self._period_ns * self._period_ns
-            self._output.send(
-                ActionChunk(tick_ns, self._period_ns, target[None]), self._output.stepped
-            )
+            stepped = [key for key in self._output.stepped if key in keys]
+            self._output.send(ActionChunk(tick_ns, self._period_ns, target[None]), stepped)
 
     def close(self) -> None:
         """A hold as the last word, and a base led to rest, before the node ends."""
@@ -407,7 +412,7 @@ class RealtimeGate:
     def _stand_at_the_end(self, now_ns: int) -> None:
         if self._gate.moving:
             self._step(now_ns)
-        self._send_hold(now_ns, None)
+        self._send_hold(now_ns, None, self._output.all)
 
     def figures(self) -> dict[str, object]:
         """For the diagnostics."""
