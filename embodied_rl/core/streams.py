@@ -104,7 +104,8 @@ class Stream:
     frame: str = ""  # that the values are in; "" where it is that of the sensor
     frame_declared: bool = False  # and it is not the robot's base frame
     source_frame: str = ""  # that messages are in, when they do not say so
-    child_frame: str = ""  # of a TF stream: whose pose it is
+    child_frame: str = ""  # of a TF stream or an odometry: whose pose it is
+    sensor_frame: str = ""  # of a camera or a lidar, as messages of a simulator name it
     transforms: Mapping[str, Pose] = dataclasses.field(  # frame -> where it stands in `frame`
         default_factory=dict, repr=False, compare=False
     )
@@ -194,6 +195,7 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
     if scan is None:
         unit, scale = _unit(part, kind, chosen, encoding)
     frame = _frame(part, kind, chosen, names, base_frame)
+    seeing = kind in IMAGE_TYPES or kind == LASER_SCAN
     stream = Stream(
         key=part.key,
         topic=topic,
@@ -219,7 +221,8 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
         frame=frame,
         frame_declared=bool(frame) and frame != base_frame,
         source_frame=part.text("source_frame", default="") if frame else "",
-        child_frame=part.text("child_frame") if kind == TF else "",
+        child_frame=_child_frame(part, kind),
+        sensor_frame=part.text("frame", default="") if seeing else "",
         transforms=frames.to(frame) if frame else {},
     )
     if scan is not None and stream.unit != "m":
@@ -308,6 +311,12 @@ def _continuous(part: Section, joints: tuple[str, ...], unit: str) -> tuple[floa
     if unit not in ("", "rad"):
         part.fail("unit", "'rad', for joints that turn without end", f"'{unit}'")
     return tuple(float(centres[j]) if j in centres else None for j in joints)
+
+
+def _child_frame(part: Section, kind: str) -> str:
+    if kind == ODOMETRY:
+        return part.text("child_frame", default=BASE_LINK)
+    return part.text("child_frame") if kind == TF else ""
 
 
 def _frame(part: Section, kind: str, chosen: str, names: tuple[str, ...], base_frame: str) -> str:
