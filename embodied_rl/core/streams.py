@@ -105,7 +105,7 @@ class Stream:
     frame_declared: bool = False  # and it is not the robot's base frame
     source_frame: str = ""  # that messages are in, when they do not say so
     child_frame: str = ""  # of a TF stream or an odometry: whose pose it is
-    sensor_frame: str = ""  # of a camera or a lidar, as messages of a simulator name it
+    sensor_frame: str = ""  # of a camera or a lidar, as the headers of its messages name it
     transforms: Mapping[str, Pose] = dataclasses.field(  # frame -> where it stands in `frame`
         default_factory=dict, repr=False, compare=False
     )
@@ -195,7 +195,6 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
     if scan is None:
         unit, scale = _unit(part, kind, chosen, encoding)
     frame = _frame(part, kind, chosen, names, base_frame)
-    seeing = kind in IMAGE_TYPES or kind == LASER_SCAN
     stream = Stream(
         key=part.key,
         topic=topic,
@@ -222,7 +221,7 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
         frame_declared=bool(frame) and frame != base_frame,
         source_frame=part.text("source_frame", default="") if frame else "",
         child_frame=_child_frame(part, kind),
-        sensor_frame=part.text("frame", default="") if seeing else "",
+        sensor_frame=_sensor_frame(part, kind),
         transforms=frames.to(frame) if frame else {},
     )
     if scan is not None and stream.unit != "m":
@@ -311,6 +310,12 @@ def _continuous(part: Section, joints: tuple[str, ...], unit: str) -> tuple[floa
     if unit not in ("", "rad"):
         part.fail("unit", "'rad', for joints that turn without end", f"'{unit}'")
     return tuple(float(centres[j]) if j in centres else None for j in joints)
+
+
+def _sensor_frame(part: Section, kind: str) -> str:
+    if kind == LASER_SCAN:
+        return part.text("frame", default=BASE_LINK)
+    return part.text("frame", default="") if kind in IMAGE_TYPES else ""
 
 
 def _child_frame(part: Section, kind: str) -> str:

@@ -6,6 +6,7 @@ images do.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import mujoco
@@ -14,6 +15,7 @@ import numpy as np
 from embodied_rl.core.frames import Pose
 
 BOX, CYLINDER, SPHERE = "box", "cylinder", "sphere"
+SHEET_M = 0.002
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def shapes(model: mujoco.MjModel, body: int) -> list[Shape]:
     """The geoms of one body (by number) that images show.
 
     A capsule becomes a cylinder and two balls; what is no primitive (meshes, ellipsoids) the box of
-    its bounds. Planes have no end and are left out.
+    its bounds. A plane becomes a thin sheet of its size; one without end is left out.
     """
     shown = mujoco.MjvOption().geomgroup  # as in the renderer
     found: list[Shape] = []
@@ -54,13 +56,34 @@ def shapes(model: mujoco.MjModel, body: int) -> list[Shape]:
     return found
 
 
+def surroundings(
+    model: mujoco.MjModel, data: mujoco.MjData, without: Collection[int], moving: bool
+) -> list[tuple[str, Shape]]:
+    """What images show beside the bodies ``without``, in the world's frame, with its body's name.
+
+    Either what stands still during an episode or, with ``moving``, what can be pushed about.
+    """
+    found = []
+    for body in range(model.nbody):
+        free = bool(model.body_dofnum[model.body_rootid[body]])
+        if body in without or free != moving:
+            continue
+        here = Pose(data.xmat[body].reshape(3, 3).copy(), data.xpos[body].copy())
+        for shape in shapes(model, body):
+            placed = Shape(shape.kind, shape.size, here.after(shape.pose), shape.rgba)
+            found.append((model.body(body).name, placed))
+    return found
+
+
 def _primitives(model: mujoco.MjModel, geom: int, rgba: tuple[float, ...]) -> list[Shape]:
     kinds = mujoco.mjtGeom
     kind, size = kinds(int(model.geom_type[geom])), model.geom_size[geom].tolist()
     pose = pose_of(model.geom_pos[geom], model.geom_quat[geom])
     colour = (rgba[0], rgba[1], rgba[2], rgba[3])
     if kind == kinds.mjGEOM_PLANE:
-        return []
+        below = pose.after(Pose(np.eye(3), np.array([0.0, 0.0, -SHEET_M / 2])))
+        sheet = Shape(BOX, (2 * size[0], 2 * size[1], SHEET_M), below, colour)
+        return [sheet] if size[0] and size[1] else []
     if kind == kinds.mjGEOM_BOX:
         return [Shape(BOX, tuple(2 * half for half in size), pose, colour)]
     if kind == kinds.mjGEOM_SPHERE:

@@ -159,7 +159,7 @@ class Space:
         if isinstance(source, CameraSource):
             return self.optical_frame(stream.key)
         if isinstance(source, ScanSource):
-            return stream.sensor_frame or f"{source.site}_link"
+            return stream.sensor_frame
         return self.root
 
     def _mounts(self) -> tuple[Transform, ...]:
