@@ -22,7 +22,7 @@ Element, SubElement = ElementTree.Element, ElementTree.SubElement
 def robot_description(space: Space) -> str:
     """The URDF, as ``robot_description`` carries it."""
     robot = Element("robot", name=space.embodiment.name)
-    materials: dict[tuple[float, ...], str] = {}
+    materials = _materials(robot, space)
     for link in space.links:
         element = SubElement(robot, "link", name=link.name)
         for shape in space.shapes(link):
@@ -59,6 +59,18 @@ def joint_names(space: Space) -> dict[int, str]:
     return found
 
 
+def _materials(robot: Element, space: Space) -> dict[tuple[float, ...], str]:
+    """Every colour once, ahead of the links, which name it: what all readers understand."""
+    found: dict[tuple[float, ...], str] = {}
+    for link in space.links:
+        for shape in space.shapes(link):
+            if shape.rgba not in found:
+                found[shape.rgba] = f"colour_{len(found)}"
+                material = SubElement(robot, "material", name=found[shape.rgba])
+                SubElement(material, "color", rgba=_numbers(shape.rgba))
+    return found
+
+
 def _visual(link: Element, shape: Shape, materials: dict[tuple[float, ...], str]) -> None:
     visual = SubElement(link, "visual")
     _origin(visual, shape.pose)
@@ -70,11 +82,7 @@ def _visual(link: Element, shape: Shape, materials: dict[tuple[float, ...], str]
         SubElement(geometry, "cylinder", radius=radius, length=length)
     else:
         SubElement(geometry, "sphere", radius=_number(shape.size[0]))
-    known = shape.rgba in materials
-    name = materials.setdefault(shape.rgba, f"material_{len(materials)}")
-    material = SubElement(visual, "material", name=name)
-    if not known:  # a colour is told once, later links name it
-        SubElement(material, "color", rgba=_numbers(shape.rgba))
+    SubElement(visual, "material", name=materials[shape.rgba])
 
 
 def _joint(robot: Element, space: Space, link: Link, names: dict[int, str]) -> None:

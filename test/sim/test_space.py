@@ -123,6 +123,11 @@ class Description:
         assert len(self.joints) == len(robot.findall("joint"))
         self.above = {j.find("child").get("link"): j for j in self.joints.values()}
         assert len(self.above) == len(self.joints), "a link with two parents"
+        colours = [m.find("color") for m in robot.findall("material")]
+        self.colours = {
+            m.get("name"): np.array(c.get("rgba").split(), dtype=float)
+            for m, c in zip(robot.findall("material"), colours, strict=True)
+        }
         self.root = next(iter(set(self.links) - set(self.above)))
         assert set(self.links) - set(self.above) == {self.root}
 
@@ -195,7 +200,11 @@ def test_the_visuals_are_the_geoms_that_cameras_see(sim):
     for link in sim.space.links:
         frame = base @ described.pose(link.name, joints)
         drawn = [
-            (frame @ origin(visual), visual.find("geometry")[0])
+            (
+                frame @ origin(visual),
+                visual.find("geometry")[0],
+                visual.find("material").get("name"),
+            )
             for visual in described.links[link.name].findall("visual")
         ]
         for geom in np.flatnonzero(sim.model.geom_bodyid == link.body):
@@ -204,8 +213,8 @@ def test_the_visuals_are_the_geoms_that_cameras_see(sim):
             state, seen = sim.data.geom(int(geom)), seen + 1
             size = sim.model.geom_size[geom]
             fits = [
-                shape
-                for pose, shape in drawn
+                (measures(shape), described.colours[colour])
+                for pose, shape, colour in drawn
                 if np.allclose(pose, matrix(state.xmat.reshape(3, 3), state.xpos), atol=1e-6)
             ]
             kind = mujoco.mjtGeom(int(sim.model.geom_type[geom]))
@@ -215,7 +224,12 @@ def test_the_visuals_are_the_geoms_that_cameras_see(sim):
                 expected = ("sphere", round(size[0], 6))
             else:
                 expected = ("cylinder", round(size[0], 6), round(2 * size[1], 6))
-            assert expected in [measures(shape) for shape in fits]
+            material = int(sim.model.geom_matid[geom])
+            table = sim.model.geom_rgba[geom] if material < 0 else sim.model.mat_rgba[material]
+            assert any(
+                measured == expected and np.allclose(colour, table, atol=1e-4)
+                for measured, colour in fits
+            )
     assert seen > 5
 
 
