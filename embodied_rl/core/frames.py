@@ -45,6 +45,22 @@ class Pose:
 
 
 @dataclass(frozen=True)
+class Transform:
+    """One edge of a tree of frames: where ``child`` stands in ``parent``."""
+
+    parent: str
+    child: str
+    pose: Pose
+
+
+# REP 103: the body of a camera looks along its x axis, its optical frame along z, x to the right.
+OPTICAL = Pose(
+    np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
+    np.zeros(3),
+)
+
+
+@dataclass(frozen=True)
 class Frames:
     """Fixed frames by name: each with its parent and its pose in it."""
 
@@ -106,6 +122,18 @@ def quaternion_from(rotation: np.ndarray) -> np.ndarray:
     row = outer[int(np.argmax(np.diag(outer)))]
     quaternion = row / np.linalg.norm(row)
     return np.asarray(quaternion if quaternion[3] >= 0 else -quaternion)
+
+
+def rotation_from(quaternion: np.ndarray) -> np.ndarray:
+    """Rotation matrix ``(3, 3)`` of a unit quaternion x, y, z, w ``(4,)``."""
+    x, y, z, w = (float(value) for value in quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def multiplied(first: np.ndarray, second: np.ndarray) -> np.ndarray:

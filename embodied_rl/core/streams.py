@@ -104,7 +104,8 @@ class Stream:
     frame: str = ""  # that the values are in; "" where it is that of the sensor
     frame_declared: bool = False  # and it is not the robot's base frame
     source_frame: str = ""  # that messages are in, when they do not say so
-    child_frame: str = ""  # of a TF stream: whose pose it is
+    child_frame: str = ""  # of a TF stream or an odometry: whose pose it is
+    sensor_frame: str = ""  # of a camera or a lidar, as the headers of its messages name it
     transforms: Mapping[str, Pose] = dataclasses.field(  # frame -> where it stands in `frame`
         default_factory=dict, repr=False, compare=False
     )
@@ -219,7 +220,8 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
         frame=frame,
         frame_declared=bool(frame) and frame != base_frame,
         source_frame=part.text("source_frame", default="") if frame else "",
-        child_frame=part.text("child_frame") if kind == TF else "",
+        child_frame=_child_frame(part, kind),
+        sensor_frame=_sensor_frame(part, kind),
         transforms=frames.to(frame) if frame else {},
     )
     if scan is not None and stream.unit != "m":
@@ -308,6 +310,18 @@ def _continuous(part: Section, joints: tuple[str, ...], unit: str) -> tuple[floa
     if unit not in ("", "rad"):
         part.fail("unit", "'rad', for joints that turn without end", f"'{unit}'")
     return tuple(float(centres[j]) if j in centres else None for j in joints)
+
+
+def _sensor_frame(part: Section, kind: str) -> str:
+    if kind == LASER_SCAN:
+        return part.text("frame", default=BASE_LINK)
+    return part.text("frame", default="") if kind in IMAGE_TYPES else ""
+
+
+def _child_frame(part: Section, kind: str) -> str:
+    if kind == ODOMETRY:
+        return part.text("child_frame", default=BASE_LINK)
+    return part.text("child_frame") if kind == TF else ""
 
 
 def _frame(part: Section, kind: str, chosen: str, names: tuple[str, ...], base_frame: str) -> str:

@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodied_rl.core import message_types as types
 from embodied_rl.core.decode_commands import read_trajectory
-from embodied_rl.core.embodiment import BASE_LINK, NANOSECONDS, Command, Embodiment, Stream
+from embodied_rl.core.embodiment import NANOSECONDS, Command, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.heading import quaternion_of
 from embodied_rl.core.images import compress
@@ -82,7 +82,7 @@ def encode_topic(
     Raises:
         UserError: a simulator does not send this type.
 
-    ``frame_id`` is the frame of poses or of the camera; a scan is in the robot's own.
+    ``frame_id`` is the frame of poses, or of a camera whose stream declares none.
     """
     first = streams[0]
     header_ns = samples[first.key].stamp_ns
@@ -92,7 +92,7 @@ def encode_topic(
         png = bytes_of(np.frombuffer(compress(samples[first.key].value), np.uint8))
         message = CompressedImage(format=f"{first.encoding}; png compressed", data=png)
     elif first.type == types.LASER_SCAN:
-        message, frame_id = _laser_scan(first, samples[first.key].value), BASE_LINK
+        message = _laser_scan(first, samples[first.key].value)
     elif first.type == types.JOINT_STATE:
         message = _joint_state(streams, samples)
     elif first.type == types.ODOMETRY:
@@ -105,7 +105,7 @@ def encode_topic(
             f"{' of ' + first.encoding if first.encoding else ''}"
         )
     message.header.stamp = time_message(header_ns)
-    message.header.frame_id = frame_id
+    message.header.frame_id = first.sensor_frame or frame_id
     return message
 
 
@@ -162,7 +162,7 @@ def _pose(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> PoseStamp
 def _odometry(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> Odometry:
     """Pose in the header's frame, velocities in the base's own; a yaw makes the quaternion of a
     flat floor, unless there is a stream of the whole orientation."""
-    message = Odometry(child_frame_id=BASE_LINK)
+    message = Odometry(child_frame_id=streams[0].child_frame)
     pose, twist = message.pose.pose, message.twist.twist
     parts = {"linear_velocity": twist.linear, "angular_velocity": twist.angular}
     parts |= {"position": pose.position, "orientation": pose.orientation}

@@ -22,7 +22,6 @@ import yaml
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -32,6 +31,7 @@ from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.actuator_input import ActuatorInput
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.space_output import SpaceOutput
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import begin
 
@@ -95,13 +95,6 @@ class SimNode(Node):
             )
             for topic, group in self._topics.items()
         }
-        self._camera_info = {
-            stream.key: self.create_publisher(
-                CameraInfo, stream.topic.rsplit("/", 1)[0] + "/camera_info", qos.reliable(5)
-            )
-            for stream in self._streams()
-            if stream.encoding == "rgb8"
-        }
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
         self._start = self.create_publisher(String, "episode/start", qos.LATCHED)
         self._outcome = self.create_publisher(String, "episode/outcome", qos.LATCHED)
@@ -110,6 +103,7 @@ class SimNode(Node):
         self.create_service(Trigger, "sim/reset", self._on_reset)
         self.create_service(Trigger, "sim/step", self._on_step)
         self.create_service(SetBool, "sim/pause", self._on_pause)
+        self._space = SpaceOutput(self, self.sim)
         self._connections = Connections(self)
         self._diagnostics = diagnostics.Diagnostics(self, self._status)
 
@@ -209,22 +203,9 @@ class SimNode(Node):
         for topic, group in self._topics.items():
             due = [stream for stream in group if stream.key in samples]
             if due:
-                message = messages.encode_topic(due, samples, self._frame(due[0]))
+                message = messages.encode_topic(due, samples, self.sim.space.frame(due[0]))
                 self._stream_publishers[topic].publish(message)
-        for key, publisher in self._camera_info.items():
-            if key in samples:
-                self._publish_camera_info(key, publisher)
-
-    def _frame(self, stream: Stream) -> str:
-        if stream.encoding:
-            return stream.topic.split("/")[-2] + "_optical_frame"
-        return self.embodiment.base_frame
-
-    def _publish_camera_info(self, key: str, publisher) -> None:
-        stream, model = self.embodiment.streams[key], self.sim.intrinsics(key)
-        stamp = messages.time_message(self.sim.time_ns)
-        size = (stream.shape[0], stream.shape[1])
-        publisher.publish(messages.camera_info(stamp, self._frame(stream), size, model.matrix))
+        self._space.publish(samples)
 
     def _publish_clock(self) -> None:
         self._clock_publisher.publish(Clock(clock=messages.time_message(self.sim.time_ns)))
@@ -250,6 +231,7 @@ class SimNode(Node):
         self._episode += 1
         seed = episode_seed(self._seed, self._episode)
         info = begin(self.sim, self._episode, seed)
+        self._space.begin()
         self._actuators.reset(self.sim.time_ns, self.sim.command)
         self._timeouts = self._dropped_frames = 0
         self._episode_start_ns = self.sim.time_ns

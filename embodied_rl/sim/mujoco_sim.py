@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 
 import mujoco
 import numpy as np
@@ -19,6 +20,7 @@ from embodied_rl.core.window import Sample
 from embodied_rl.sim.base import check_command, choose, timing
 from embodied_rl.sim.noise import SensorNoise
 from embodied_rl.sim.render import CameraModel, SceneRenderer, camera_model
+from embodied_rl.sim.space import Space
 from embodied_rl.sim.tasks.base import RUNNING, Task
 from embodied_rl.sim.worlds.base import CameraSource, Scene, World
 
@@ -235,6 +237,11 @@ class MujocoSimulator:
             raise UserError(f"stream '{stream}' is not a camera's")
         height, width = self.embodiment.streams[stream].shape[:2]
         return camera_model(self.model, source.camera, width, height)
+
+    @cached_property
+    def space(self) -> Space:
+        """Frames of the robot, its sensors and its cameras."""
+        return Space(self.model, self.world, self.embodiment)
 
     def _diverged(self) -> bool:
         """Whether MuJoCo met a state that is not finite; it then starts over without asking."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.policy import EpisodeInfo
+from embodied_rl.nodes import qos
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -39,3 +43,13 @@ def test_steps_only_while_paused(probe, processes):
         answer = probe.call(Trigger, "sim/step")
         assert answer.success and answer.message == f"time_ns: {start + tick * 10**8}\n"
     probe.until(lambda: stamp_ns(seen[-1][1].header) == start + 2 * 10**8, "the last step's state")
+
+
+def test_whoever_comes_late_is_told_what_the_robot_looks_like(probe, processes):
+    processes.start("sim_node", mode="realtime")
+    joints = probe.collect(JointState, "joint_states", 100)
+    probe.until(lambda: joints, "joint states of the idle world")
+    described = probe.collect(String, "robot_description", qos.LATCHED)
+    probe.until(lambda: described, "robot_description")
+    robot = ElementTree.fromstring(described[0][1].data)
+    assert set(joints[0][1].name) <= {joint.get("name") for joint in robot.findall("joint")}

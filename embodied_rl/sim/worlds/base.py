@@ -14,7 +14,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -98,6 +98,23 @@ class World(ABC):
     sources: dict[str, CameraSource | NumberSource]  # by key of the stream
     instances: dict[str, str]  # name in segmentation -> body whose subtree has that instance id
     judge_period_ns: int  # how often the task looks at the state, in whole steps of the simulator
+    base_body: str = field(default="base_link", kw_only=True)  # root of the robot's tree of bodies
+
+    @property
+    def joint_names(self) -> dict[str, str]:
+        """MuJoCo's name of a joint -> its name in the embodiment, where the two differ."""
+        return {}
+
+    @property
+    def mimics(self) -> dict[str, tuple[str, float]]:
+        """Passive joint -> the joint that it follows and how many times as far, both by MuJoCo's
+        names: for a description of the robot, which knows no closed linkage."""
+        return {}
+
+    @property
+    def frame_sites(self) -> dict[str, str]:
+        """Frame that is not a body -> the site that stands for it."""
+        return {}
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import mujoco
@@ -56,6 +56,19 @@ class ArmWorld(World):
     tool_down: np.ndarray  # (3, 3) rotation of the tool pointing straight down
     finger_geoms: tuple[str, ...]  # what holds an object when it touches it
     tool_site: str  # tool centre point
+    followers: dict[str, tuple[str, float]] = field(default_factory=dict)  # see World.mimics
+
+    @property
+    def joint_names(self) -> dict[str, str]:
+        return {binding.joint: name for name, binding in self.joints.items()}
+
+    @property
+    def mimics(self) -> dict[str, tuple[str, float]]:
+        return self.followers
+
+    @property
+    def frame_sites(self) -> dict[str, str]:
+        return {"tool": self.tool_site}
 
     def actuation(self, scene: Scene) -> JointServos:
         return JointServos(self, scene)

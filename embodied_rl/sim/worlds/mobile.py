@@ -58,7 +58,7 @@ class MobileWorld(World):
 
     wheel_radius_m: float
     track_m: float  # between the wheels
-    base_body: str = "base_link"  # on a free joint, its origin in the middle of the axle
+    # `base_body` is on a free joint, its origin in the middle of the axle
     wheels: tuple[str, str] = ("left_wheel", "right_wheel")  # actuators, in rad/s
 
     def actuation(self, scene: Scene) -> DifferentialDrive:

@@ -376,4 +376,17 @@ TABLETOP = ArmWorld(
     tool_down=TOOL_DOWN,
     finger_geoms=FINGER_PADS,
     tool_site=TOOL_SITE,
+    base_body="base",
+    # measured: the linkage keeps the pads parallel, and the couplers where they are
+    followers={
+        GRIPPER + f"{side}_{link}_joint": (GRIPPER + "left_driver_joint", share)
+        for side in ("left", "right")
+        for link, share in (
+            ("driver", 1.0),
+            ("coupler", 0.0),
+            ("spring_link", 1.0),
+            ("follower", -0.96),
+        )
+        if (side, link) != ("left", "driver")
+    },
 )
