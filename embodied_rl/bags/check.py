@@ -120,6 +120,16 @@ def check(
         )
 
 
+def embodiment_in(place: BagPath) -> Embodiment:
+    """The robot that a bag was recorded of.
+
+    Raises:
+        UserError: the bag does not say.
+    """
+    with Bag(place, Report(place.name)) as bag:
+        return EpisodeReader(bag).embodiment
+
+
 def _check_rates(reader: EpisodeReader) -> None:
     """A line for each topic on which a stream came in slower than it declares."""
     told: set[str] = set()

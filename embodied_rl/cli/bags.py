@@ -54,8 +54,8 @@ class Info:
 
 @dataclass(frozen=True)
 class Check:
-    """Decode everything and report each fault in one line; exit 1 when something is damaged, or when
-    a bag has no tick with an action, from which nothing can be learned."""
+    """Decode everything and report each fault in one line; exit 1 when something is damaged, or
+    when a bag has no tick with an action, from which nothing can be learned."""
 
     folder: tyro.conf.Positional[Path]
     """a bag, or a folder of bags"""
@@ -147,7 +147,8 @@ def check(command: Check) -> int:
         )  # fmt: skip
         for topic, count in result.targets.items():
             if count < result.rows:
-                text = f"  {escape(topic)}: a target at {count} of {result.rows} ticks{WHY[count == 0]}"
+                seen = f"a target at {count} of {result.rows} ticks"
+                text = f"  {escape(topic)}: {seen}{WHY[count == 0]}"
                 style = None if count else "red"
                 console.print(text, style=style, soft_wrap=True, highlight=False)
         for line in result.lines:

@@ -332,8 +332,8 @@ def check_recordings(recordings: Sequence[Recording], config: PtpConfig, source:
             )
     if recordings and not any(np.any(recording.known) for recording in recordings):
         raise UserError(
-            f"{source}: expected an action at some control tick, saw none; 'embodied_rl bags check' "
-            "names the command topics that are silent"
+            f"{source}: expected an action at some control tick, saw none; 'embodied_rl bags "
+            "check' names the command topics that are silent"
         )
     longest = max((len(r.actions) for r in recordings), default=0)
     if 0 < longest <= config.reach:
