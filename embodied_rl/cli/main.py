@@ -19,7 +19,7 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 # verb -> what it does, one example
 VERBS = {
     "launch": (
-        "start a ROS graph: sim, robot or record",
+        "start a ROS graph: sim, robot, record or stand_in",
         "embodied_rl launch sim policy:=ptp_replace_object episodes:=3",
     ),
     "record": (

@@ -10,32 +10,44 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import shutil
 import sys
 import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
 
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
+from embodied_rl.bags.topics import EMBODIMENT
 from embodied_rl.core.errors import UserError
 from embodied_rl.nodes import qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
 GATE, RECORDER = "command_gate_node", "recorder_node"
-SERVICES = {  # word -> (service, what it answers is worth)
+SERVICES = {  # word -> service
     "stop": f"{GATE}/emergency_stop",
     "release": f"{GATE}/emergency_stop",
     "start": f"{RECORDER}/start",
     "finish": f"{RECORDER}/stop",
     "discard": f"{RECORDER}/discard",
 }
+DONE = {  # word -> what has been done, followed by the answer of the service
+    "stop": "stopped",
+    "release": "released",
+    "start": "recording",
+    "finish": "complete",
+    "discard": "discarded",
+}
 KEYS = "keys"
+REPORTED_S = 1.5  # a report of the recorder is at most a second old and a bit on its way
 HELP = "space: begin or end an episode   d: discard it   q: quit"
 
 
@@ -46,7 +58,6 @@ class Operator(Node):
         self._word = parameter(self, "ask", "stop", "what to ask for", (*SERVICES, KEYS))
         self._timeout_s = parameter(self, "timeout_s", 5.0, "how long to look for the node, s")
         self._reports: dict[str, dict[str, str]] = {}
-        self._lines: dict[str, str] = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
@@ -86,7 +97,7 @@ class Operator(Node):
         answer = future.result()
         if not answer.success:
             raise UserError(f"{client.srv_name}: {answer.message}")
-        return f"{word}: {answer.message.strip()}"
+        return f"{DONE[word]}: {_one_line(answer.message)}"
 
     def _until(self, done: Callable[[], bool], late: str, seconds: float | None = None) -> None:
         until_s = time.monotonic() + (self._timeout_s if seconds is None else seconds)
@@ -102,11 +113,11 @@ class Operator(Node):
             raise UserError("record keys: expected a terminal to read keys from, saw none")
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_report, qos.DIAGNOSTICS)
         print(HELP, flush=True)
-        recording, shown_s = False, 0.0
+        recording, shown_s, asked_s = False, 0.0, 0.0
         with _raw_terminal():
             while not self._stop:
                 key = _pressed(0.05)
-                if key in ("q", "\x03", "\x04"):
+                if key in ("q", "\x03", "\x04", None):
                     if recording:
                         self._say("finish")
                     return
@@ -114,10 +125,16 @@ class Operator(Node):
                     recording = self._say("finish" if recording else "start") != recording
                 elif key == "d" and recording:
                     recording = not self._say("discard")
+                if key:
+                    asked_s = time.monotonic()
                 self._executor.spin_once(timeout_sec=0.0)
+                if RECORDER in self._reports and time.monotonic() > asked_s + REPORTED_S:
+                    # begun or ended by somebody else, or by a full disk
+                    recording = "bytes" in self._reports[RECORDER]
                 if time.monotonic() - shown_s > 1.0:
                     shown_s = time.monotonic()
-                    print(f"\r\x1b[K{self._state(recording)}", end="", flush=True)
+                    line = self._state(recording)[: shutil.get_terminal_size().columns - 1]
+                    print(f"\r\x1b[K{line}", end="", flush=True)
 
     def _say(self, word: str) -> bool:
         """Ask and show the answer; whether it was done."""
@@ -125,13 +142,12 @@ class Operator(Node):
             answer, done = self.ask(word), True
         except UserError as error:
             answer, done = f"error: {error}", False
-        print("\r\x1b[K" + answer.replace("\n", "\r\n"), end="\r\n", flush=True)
+        print("\r\x1b[K" + answer, end="\r\n", flush=True)
         return done
 
     def _on_report(self, message: DiagnosticArray) -> None:
         for status in message.status:
             name = status.name.rsplit("/", 1)[-1]
-            self._lines[name] = status.message
             self._reports[name] = {item.key: item.value for item in status.values}
 
     def _state(self, recording: bool) -> str:
@@ -145,10 +161,12 @@ class Operator(Node):
         state = "RECORDING" if recording else "idle"
         if not figures:
             return f"{state}: no report of {RECORDER} yet"
-        words = [f"{figures.get('actions', '0')} commands", *rates]
+        words = []
+        if "bytes" in figures:  # a bag is open: else the count is that of the last one
+            words.append(f"{figures.get('actions', '0')} commands")
         if figures.get("lost", "0") != "0":
             words.append(f"{figures['lost']} LOST")
-        return f"{state}: " + ", ".join(words)
+        return f"{state}: " + ", ".join([*words, *rates])
 
 
 @contextlib.contextmanager
@@ -164,9 +182,30 @@ def _raw_terminal() -> Iterator[None]:
         print(flush=True)
 
 
-def _pressed(timeout_s: float) -> str:
-    ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
-    return sys.stdin.read(1) if ready else ""
+def _pressed(timeout_s: float) -> str | None:
+    """A key, "" if there was none, None if the terminal has gone.
+
+    Not by ``sys.stdin``, which would read ahead into a buffer that ``select`` does not see.
+    """
+    descriptor = sys.stdin.fileno()
+    ready, _, _ = select.select([descriptor], [], [], timeout_s)
+    if not ready:
+        return ""
+    return os.read(descriptor, 1).decode("latin-1") or None
+
+
+def _one_line(answer: str) -> str:
+    """What a service answered; the recorder's figures of a bag in words."""
+    try:
+        figures = yaml.safe_load(answer)
+    except yaml.YAMLError:
+        figures = None
+    if not isinstance(figures, dict) or "counts" not in figures:
+        return answer.strip().replace("\n", " | ")
+    counts = ", ".join(
+        f"{count} {name}" for name, count in figures["counts"].items() if name != EMBODIMENT
+    )
+    return f"{figures.get('path')} ({counts}; {figures.get('lost')} lost)"
 
 
 def main() -> int:
