@@ -27,6 +27,10 @@ VERBS = {
         "embodied_rl record keys",
     ),
     "stop": ("emergency stop of the running graph; --release ends it", "embodied_rl stop"),
+    "status": (
+        "what the nodes of a running graph report: rates, refusals, why it holds",
+        "embodied_rl status",
+    ),
     "train": (
         "train a policy from recorded bags or in simulation; resumable",
         "embodied_rl train ptp --bags runs/bags --out models/my_ptp",

@@ -1,10 +1,11 @@
 """What an operator asks of a running graph from a terminal: stop the robot, record an episode.
 
-    python -m embodied_rl.nodes.operator_node stop|release|start|finish|discard|keys
+    python -m embodied_rl.nodes.operator_node --ros-args -p ask:=WORD
 
 ``stop`` and ``release`` call the emergency stop of the command gate, ``start``, ``finish`` and
 ``discard`` the recorder. ``keys`` records by single keys and shows what arrives meanwhile.
-``embodied_rl stop`` and ``embodied_rl record`` run this node.
+``status`` shows what every node reports. ``embodied_rl stop``, ``record`` and ``status`` run this
+node.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from embodied_rl.bags.topics import EMBODIMENT
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.schema import plain
 from embodied_rl.nodes import qos
 from embodied_rl.nodes.process import Stop, parameter, run
 
@@ -46,7 +48,10 @@ DONE = {  # word -> what has been done, followed by the answer of the service
     "finish": "complete",
     "discard": "discarded",
 }
-KEYS = "keys"
+KEYS, STATUS = "keys", "status"
+LEVELS = {0: "ok", 1: "WARNING", 2: "ERROR", 3: "SILENT"}
+WHERE = "is the graph running, in this ROS_DOMAIN_ID and namespace?"
+GATHER_S = 2.5  # every node reports once a second
 REPORTED_S = 1.5  # a report of the recorder is at most a second old and a bit on its way
 HELP = "space: begin or end an episode   d: discard it   q: quit"
 
@@ -55,9 +60,10 @@ class Operator(Node):
     def __init__(self, stop: Stop):
         super().__init__("operator_node")
         self._stop = stop
-        self._word = parameter(self, "ask", "stop", "what to ask for", (*SERVICES, KEYS))
+        self._word = parameter(self, "ask", "stop", "what to ask for", (*SERVICES, KEYS, STATUS))
         self._timeout_s = parameter(self, "timeout_s", 5.0, "how long to look for the node, s")
         self._reports: dict[str, dict[str, str]] = {}
+        self._lines: dict[str, str] = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
@@ -65,6 +71,8 @@ class Operator(Node):
         """Raises UserError for what was not done."""
         if self._word == KEYS:
             self._keys()
+        elif self._word == STATUS:
+            self._show_status()
         else:
             print(self.ask(self._word), flush=True)
 
@@ -88,8 +96,7 @@ class Operator(Node):
             return bool(client.service_is_ready())
 
         self._until(found, f"{client.srv_name}: nobody offers this service within "
-                    f"{self._timeout_s:g} s: is the graph running, in this ROS_DOMAIN_ID and "
-                    "namespace?")  # fmt: skip
+                    f"{self._timeout_s:g} s: {WHERE}")  # fmt: skip
         future = client.call_async(request)
         late = f"{client.srv_name}: no answer within {self._timeout_s:g} s"
         # a recorder waits until its topics are connected, and closes a bag before it answers
@@ -105,6 +112,18 @@ class Operator(Node):
             if self._stop or time.monotonic() > until_s:
                 raise UserError(late)
             self._executor.spin_once(timeout_sec=0.05)
+
+    def _show_status(self) -> None:
+        """Every node's line, then its figures."""
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_report, qos.DIAGNOSTICS)
+        late = f"/diagnostics: no report within {self._timeout_s:g} s: {WHERE}"
+        self._until(lambda: self._reports, late)
+        until_s = time.monotonic() + GATHER_S
+        self._until(lambda: time.monotonic() > until_s, late, 2 * GATHER_S)
+        for name in sorted(self._reports):
+            print(f"{name}: {self._lines[name]}")
+            for key, value in self._reports[name].items():
+                print(f"    {key}: {plain(value, 200)}", flush=True)
 
     # By keys
 
@@ -147,7 +166,9 @@ class Operator(Node):
 
     def _on_report(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            name = status.name.rsplit("/", 1)[-1]
+            name = status.name if self._word == STATUS else status.name.rsplit("/", 1)[-1]
+            level = LEVELS.get(int.from_bytes(status.level, "little"), "?")
+            self._lines[name] = f"{level}, {plain(status.message, 300)}"
             self._reports[name] = {item.key: item.value for item in status.values}
 
     def _state(self, recording: bool) -> str:
