@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 
 NAME = "embodied_rl"
 SHARE = f"share/{NAME}"
-SHIPPED = ("launch", "config", "configs", "sim_worlds", "models")
+SHIPPED = ("launch", "config", "configs", "examples", "sim_worlds", "models")
 NODES = (
     "sim_node",
     "policy_node",
@@ -110,11 +110,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
         *WORKSPACE_BIN,
-        *(
-            entry
-            for root in ("launch", "config", "configs", "sim_worlds", "models")
-            for entry in tree(root)
-        ),
+        *(entry for root in SHIPPED for entry in tree(root)),
     ],
     install_requires=BASE,
     extras_require=EXTRAS,

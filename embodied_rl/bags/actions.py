@@ -1,7 +1,8 @@
 """The action of each control tick, from the commands in a bag.
 
 The action at tick ``k`` is the target to be reached at ``t_k + period``, as it stood at ``t_k``:
-commands stamped later had not been given yet.
+commands stamped later had not been given yet. The last target of a trajectory stays in force until
+the next command or the end of the episode, because a controller holds it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ class _Group:
 
 
 class _Trajectories(_Group):
-    """Trajectories of one group of joints; a later one replaces the tail of an earlier one."""
+    """Trajectories of one group of joints; a later one replaces the tail of an earlier one.
+
+    A teleoperation streams trajectories of one point that often end before the next tick, so the
+    target that is held after an end counts as much as those on the way.
+    """
 
     def _targets(
         self, items: list[_Given], ticks_ns: np.ndarray, period_ns: int
@@ -72,15 +77,15 @@ class _Trajectories(_Group):
         for row, tick in enumerate(ticks_ns.tolist()):
             while place < len(items) and items[place].stamp_ns <= tick:
                 item = items[place]
-                if track is None or item.stamp_ns > track.end_ns:
-                    # where the robot stood before is not in the command, so the way to its
-                    # first point is unknown
+                if track is None:
+                    # where the robot stood before the first command is not in it, so the way to
+                    # its first point is unknown
                     track = TrajectoryTrack(item.stamp_ns, item.values[0])
                     known_ns = int(item.times_ns[0])
                 track.follow(item.stamp_ns, item.times_ns, item.values)
                 place += 1
             due = tick + period_ns
-            if track is not None and known_ns <= due <= track.end_ns:
+            if track is not None and known_ns <= due:
                 yield row, track.target(due)
 
 
@@ -173,11 +178,19 @@ class ActionLog:
 
         ``since_ns`` is the start of the episode: older commands do not count.
         """
-        parts = [
-            group.at(ticks_ns, self._embodiment.period_ns, since_ns)
-            for group in self._groups.values()
-        ]
-        values = np.concatenate([part[0] for part in parts], axis=1)
-        valid = np.all([part[1] for part in parts], axis=0)
+        parts = self._parts(ticks_ns, since_ns)
+        values = np.concatenate([values for values, _ in parts.values()], axis=1)
+        valid = np.all([valid for _, valid in parts.values()], axis=0)
         values[~valid] = np.nan
         return values, valid
+
+    def known(self, ticks_ns: np.ndarray, since_ns: int) -> dict[str, int]:
+        """Group -> at how many of the ticks it has a target; an action needs all of them."""
+        parts = self._parts(ticks_ns, since_ns)
+        return {key: int(valid.sum()) for key, (_, valid) in parts.items()}
+
+    def _parts(
+        self, ticks_ns: np.ndarray, since_ns: int
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        period_ns = self._embodiment.period_ns
+        return {k: group.at(ticks_ns, period_ns, since_ns) for k, group in self._groups.items()}

@@ -35,7 +35,7 @@ from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.core.schema import load_yaml_mapping
 
-FORMAT = 1
+FORMAT = 2  # 2: the last target of a trajectory is held
 INDEX, EPISODE, ROBOT = "index.yaml", "episode.yaml", "embodiment.yaml"
 STAMPS, ACTIONS, ACTION_VALID = "stamps.npy", "actions.npy", "action_valid.npy"
 _FILE_NAME = re.compile(r"^[A-Za-z0-9_.-]+$")
@@ -145,7 +145,10 @@ class Index:
         path = root / INDEX
         data = load_yaml_mapping(path)
         if data.get("format") != FORMAT:
-            raise UserError(f"{path}: expected format {FORMAT}, saw {data.get('format')}")
+            raise UserError(
+                f"{path}: expected format {FORMAT}, saw {data.get('format')}: the cache is of "
+                "another version; remove its folder and convert the bags again"
+            )
         try:
             contract = Contract(
                 str(data["embodiment"]), str(data["embodiment_hash"]), list(data["streams"])

@@ -50,8 +50,14 @@ class CheckResult:
     rows: int
     valid_rows: int  # rows with all streams
     actions: int  # rows with a known action
+    targets: dict[str, int]  # command topic -> rows with a target on it; an action needs all
     damaged: bool
     lines: list[str]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to imitate in it."""
+        return self.actions > 0
 
 
 def summarise(place: BagPath) -> BagSummary:
@@ -99,7 +105,7 @@ def check(
             reader = EpisodeReader(bag, embodiment, keys, namespace)
         except UserError as error:
             report.add_error("", error)
-            return CheckResult(place.name, 0, 0, 0, True, report.lines())
+            return CheckResult(place.name, 0, 0, 0, {}, True, report.lines())
         complete = [not row.missing for row in reader.rows()][reader.span()]
         _, action_valid = reader.actions()
         _check_rates(reader)
@@ -108,9 +114,20 @@ def check(
             rows=len(complete),
             valid_rows=sum(complete),
             actions=int(action_valid.sum()),
+            targets=reader.targets(),
             damaged=report.damaged,
             lines=report.lines(),
         )
+
+
+def embodiment_in(place: BagPath) -> Embodiment:
+    """The robot that a bag was recorded of.
+
+    Raises:
+        UserError: the bag does not say.
+    """
+    with Bag(place, Report(place.name)) as bag:
+        return EpisodeReader(bag).embodiment
 
 
 def _check_rates(reader: EpisodeReader) -> None:

@@ -207,9 +207,20 @@ class EpisodeReader:
 
     def actions(self) -> tuple[np.ndarray, np.ndarray]:
         """``actions (K, A)`` and ``action_valid (K,)`` of the episode's rows."""
+        return self.segment().commands.actions(*self._ticks())
+
+    def targets(self) -> dict[str, int]:
+        """Command topic -> at how many of the episode's rows it has a target."""
+        named = {k: self._topic(command.topic) for k, command in self.embodiment.commands.items()}
+        named[""] = self._topic(names.EXECUTED)
+        known = self.segment().commands.known(*self._ticks())
+        return {named[key]: count for key, count in known.items()}
+
+    def _ticks(self) -> tuple[np.ndarray, int]:
+        """Stamps of the episode's rows, and since when commands count."""
         chosen = self.segment()
         since_ns = self.info.start_ns if self.info is not None and chosen.anchored else 0
-        return chosen.commands.actions(np.array(chosen.stamps_ns, dtype=np.int64), since_ns)
+        return np.array(chosen.stamps_ns, dtype=np.int64), since_ns
 
     # ---------------------------------------------------------------- topics
     def _topic(self, name: str) -> str:

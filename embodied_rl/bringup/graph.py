@@ -178,6 +178,14 @@ def _record(values: dict[str, Value]) -> Graph:
     )
 
 
+def _stand_in(values: dict[str, Value]) -> Graph:
+    _load_embodiment(str(values["embodiment"]))
+    keys = ("embodiment", "start", "faults", "split_joint_states")
+    node = NodeSpec("stand_in_node", "stand_in_node", 0, {key: values[key] for key in keys})
+    environment = defaults(local=not values["network"])
+    return Graph("stand_in", (node,), str(values["namespace"]), environment)
+
+
 def _policy(values: dict[str, Value], out: Path, robot: Embodiment) -> dict[str, Value]:
     """Parameters of the policy node that say which policy, and how it is run."""
     policy = {"policy": find_policy(str(values["policy"]), robot), "task": values["task"]}
@@ -286,4 +294,5 @@ _BUILDERS: dict[str, Callable[[dict[str, Value]], Graph]] = {
     "sim": _sim,
     "robot": _robot,
     "record": _record,
+    "stand_in": _stand_in,
 }

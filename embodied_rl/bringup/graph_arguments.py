@@ -104,6 +104,9 @@ _PICTURES = Argument(
 _RECORD = Argument("record", "false", "write one bag an episode", "bool")
 _OUT = Argument("out", "runs/<timestamp>", "folder for bags, logs and results", "path")
 _INSTRUCTION = Argument("instruction", "", "the task in words; stored in the bags")
+_NETWORK = Argument(
+    "network", "false", "let other machines hear and command the simulated robot", "bool"
+)
 _EMBODIMENT = Argument("embodiment", None, "embodiment file (YAML) of the robot", "path")
 
 SIM_ARGUMENTS = (
@@ -146,7 +149,7 @@ SIM_ARGUMENTS = (
     _MEMORY,
     _NAMESPACE,
     _CLOCK,
-    Argument("network", "false", "let other machines hear and command the simulated robot", "bool"),
+    _NETWORK,
     Argument("embodiment", "", "embodiment file to use instead of the world's own", "path"),
     Argument(
         "command_timeout_s", "10", "lockstep: wait for a command before holding", "float", minimum=0
@@ -184,6 +187,14 @@ RECORD_ARGUMENTS = (
     _SIM_TIME,
     _CLOCK,
 )
+STAND_IN_ARGUMENTS = (
+    _EMBODIMENT,
+    Argument("start", "", "positions of all joints at the start, a YAML list; empty: zero"),
+    Argument("faults", "", "what is the matter with it, YAML such as '{pendant_stop: true}'"),
+    Argument("split_joint_states", "false", "one message for each stream of a topic", "bool"),
+    _NAMESPACE,
+    _NETWORK,
+)
 GRAPHS = {
     kind.name: kind
     for kind in (
@@ -204,6 +215,12 @@ GRAPHS = {
             "the recorder alone, driven by its start and stop services",
             "embodied_rl launch record embodiment:=my_robot.yaml instruction:='put it back'",
             RECORD_ARGUMENTS,
+        ),
+        GraphKind(
+            "stand_in",
+            "a stand-in for the robot of an embodiment file, as particular as real controllers",
+            "embodied_rl launch stand_in embodiment:=my_robot.yaml",
+            STAND_IN_ARGUMENTS,
         ),
     )
 }

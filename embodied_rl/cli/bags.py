@@ -1,6 +1,7 @@
 """``embodied_rl bags info|check|convert DIR``: what is in a bag, what is wrong, training data.
 
-Exit codes: ``info`` 0; ``check`` 1 when something is damaged; ``convert`` 1 when nothing is usable.
+Exit codes: ``info`` 0; ``check`` 1 when something is damaged or
+shows no action; ``convert`` 1 when nothing is usable.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ examples:
   embodied_rl bags convert runs/demos --out runs/cache --streams arm_position tool_position
 """
 
+# what is said of a command topic without a target at every tick, at none
+WHY = {
+    False: ", from its first command on",
+    True: ": whoever led the robot sent nothing on it; every command of the embodiment file has to "
+    "be sent at least once an episode",
+}
+
 
 @dataclass(frozen=True)
 class Info:
@@ -46,7 +54,8 @@ class Info:
 
 @dataclass(frozen=True)
 class Check:
-    """Decode everything and report each fault in one line; exit 1 when something is damaged."""
+    """Decode everything and report each fault in one line; exit 1 when something is damaged, or
+    when a bag has no tick with an action, from which nothing can be learned."""
 
     folder: tyro.conf.Positional[Path]
     """a bag, or a folder of bags"""
@@ -129,18 +138,29 @@ def check(command: Check) -> int:
     for place in find_bags(command.folder):
         result = check_bag(place, robot, command.streams or None, command.namespace)
         results.append(result)
-        verdict = "[red]damaged[/]" if result.damaged else "[green]sound[/]"
+        sound = "[green]sound[/]" if result.trainable else "[red]no action[/]"
+        verdict = "[red]damaged[/]" if result.damaged else sound
         console.print(
             f"{verdict} {result.name}: {result.rows} control ticks, {result.valid_rows} with all "
             f"streams, {result.actions} with an action",
             soft_wrap=True, highlight=False,
         )  # fmt: skip
+        for topic, count in result.targets.items():
+            if count < result.rows:
+                seen = f"a target at {count} of {result.rows} ticks"
+                text = f"  {escape(topic)}: {seen}{WHY[count == 0]}"
+                style = None if count else "red"
+                console.print(text, style=style, soft_wrap=True, highlight=False)
         for line in result.lines:
             _print_line(console, line)
     damaged = sum(result.damaged for result in results)
-    console.print(f"{damaged} of {len(results)} bags damaged", highlight=False)
+    idle = sum(not result.trainable for result in results)
+    console.print(
+        f"{damaged} of {len(results)} bags damaged" + f", {idle} without any action" * (idle > 0),
+        highlight=False,
+    )
     _write_json(command.json, {"bags": [asdict(r) for r in results], "damaged": damaged})
-    return 1 if damaged else 0
+    return 1 if damaged or idle else 0
 
 
 def convert(command: Convert) -> int:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from embodied_rl.bringup.check import check_folder
-from embodied_rl.cli import UsageError, eval_apartment, eval_relic, eval_tgpo
+from embodied_rl.cli import UsageError, eval_apartment, eval_bags, eval_relic, eval_tgpo
 from embodied_rl.cli.eval_episodes import compare, run_episodes
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
@@ -30,7 +30,8 @@ class Arguments:
     """Runs episodes of a task and prints the success rate with its 95 % interval. Of a tgpo model:
     that many starts of each of its tasks, judged by the robustness of their formulas. Of a relic
     model: trials of eight episodes in worlds that it was not trained in; of the apartment with the
-    simulated robot, beside the grid that it was trained in."""
+    simulated robot, beside the grid that it was trained in. With --bags: nothing is run; the plans
+    along recorded episodes are held against what was commanded there."""
 
     model: Annotated[str, tyro.conf.Positional]
     """Name of a shipped model, a checkpoint folder, or 'expert'."""
@@ -59,6 +60,8 @@ class Arguments:
     in the apartment, beside the same episodes in one process."""
     card: bool = False
     """Write the result into the checkpoint's CARD.md."""
+    bags: Path | None = None
+    """Open-loop check: a folder of bags to replay through the policy."""
 
 
 def main(argv: list[str]) -> int:
@@ -79,6 +82,8 @@ def main(argv: list[str]) -> int:
             raise UsageError(str(error)) from None
     if arguments.samples is not None and arguments.samples < 1:
         raise UsageError(f"--samples: expected at least 1, saw {arguments.samples}")
+    if arguments.bags is not None:
+        return _replay(arguments, arguments.bags)
     policy = model_policy(arguments.model)
     if policy in OTHERS:
         return OTHERS[policy](arguments)
@@ -107,6 +112,23 @@ def main(argv: list[str]) -> int:
     if arguments.card:
         record_measurement(find_checkpoint(arguments.model), _card_text(figures))
     return 0
+
+
+def _replay(arguments: Arguments, bags: Path) -> int:
+    given = {"--ros": arguments.ros, "--card": arguments.card, "--picture": arguments.picture}
+    given |= {"--trials": arguments.trials}
+    wrong = [name for name, value in given.items() if value]
+    if wrong or arguments.model == EXPERT:
+        seen = wrong[0] if wrong else EXPERT
+        raise UsageError(f"eval --bags: expected a checkpoint to replay, saw {seen}")
+    return eval_bags.evaluate(
+        arguments.model,
+        bags,
+        task=arguments.task,
+        samples=arguments.samples,
+        device=arguments.device,
+        json_path=arguments.json,
+    )
 
 
 def _evaluate_tgpo(arguments: Arguments) -> int:

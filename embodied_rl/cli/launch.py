@@ -1,4 +1,4 @@
-"""``embodied_rl launch sim|robot|record [name:=value ...]``: the ROS graph without `ros2`."""
+"""``embodied_rl launch GRAPH [name:=value ...]``: a ROS graph without `ros2`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 def _overview() -> str:
     lines = ["usage: embodied_rl launch <graph> [name:=value ...] [--dry-run]", "", "graphs:"]
-    lines += [f"  {kind.name:<8}{kind.summary}" for kind in graph.GRAPHS.values()]
+    lines += [f"  {kind.name:<9} {kind.summary}" for kind in graph.GRAPHS.values()]
     lines += ["", "examples:"] + [f"  {kind.example}" for kind in graph.GRAPHS.values()]
     return "\n".join([*lines, "", "embodied_rl launch <graph> --help lists its arguments."])
 

@@ -19,7 +19,7 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 # verb -> what it does, one example
 VERBS = {
     "launch": (
-        "start a ROS graph: sim, robot or record",
+        "start a ROS graph: sim, robot, record or stand_in",
         "embodied_rl launch sim policy:=ptp_replace_object episodes:=3",
     ),
     "record": (
@@ -27,6 +27,10 @@ VERBS = {
         "embodied_rl record keys",
     ),
     "stop": ("emergency stop of the running graph; --release ends it", "embodied_rl stop"),
+    "status": (
+        "what the nodes of a running graph report: rates, refusals, why it holds",
+        "embodied_rl status",
+    ),
     "train": (
         "train a policy from recorded bags or in simulation; resumable",
         "embodied_rl train ptp --bags runs/bags --out models/my_ptp",

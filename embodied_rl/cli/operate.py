@@ -1,4 +1,4 @@
-"""What ``embodied_rl stop`` and ``embodied_rl record`` share: asking a running graph for something.
+"""What ``embodied_rl stop``, ``record`` and ``status`` share: asking a running graph for something.
 
 Only nodes speak ROS, so a small one is run for each request, in this terminal.
 """
@@ -10,7 +10,7 @@ import sys
 
 from embodied_rl.bringup.environment import child_environment, defaults, require_ros
 
-NO_GRAPH = "nobody offers this service"
+NO_GRAPH = "is the graph running"  # part of what it says when it finds nobody
 
 
 def ask(word: str, namespace: str, timeout_s: float) -> int:

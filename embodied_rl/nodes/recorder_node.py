@@ -226,7 +226,7 @@ class RecorderNode(Node):
         writer, self._writer = self._writer, None
         try:
             writer.discard()
-            response.success, response.message = True, f"{writer.folder} thrown away"
+            response.success, response.message = True, str(writer.folder)
         except UserError as error:
             response.success, response.message = False, str(error)
         return response

@@ -172,7 +172,7 @@ def test_missing_or_strange_caches(tmp_path):
     with pytest.raises(UserError, match="index.yaml"):
         EpisodeCache(tmp_path)
     (tmp_path / "index.yaml").write_text("format: 9")
-    with pytest.raises(UserError, match="expected format 1, saw 9"):
+    with pytest.raises(UserError, match="expected format 2, saw 9"):
         EpisodeCache(tmp_path)
 
 

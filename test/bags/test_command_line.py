@@ -11,6 +11,8 @@ import pytest
 from embodied_rl.bags.cache import EpisodeCache
 from embodied_rl.cli.main import main
 
+ABC = [[0.1, 0.2], [0.3, 0.4]]
+
 
 @pytest.fixture
 def bags(tmp_path) -> Path:
@@ -45,6 +47,28 @@ def test_check(bags, tmp_path, capsys):
     )
     assert json.loads((tmp_path / "c.json").read_text())["damaged"] == 1
     assert main(["bags", "check", str(bags), "--streams", "tool", "camera"]) == 0
+
+
+def test_check_names_the_command_that_nobody_sent(tmp_path, capsys):
+    """The arm was led, but the gripper's only command came from the time before the episode."""
+    silent = maker.episode(1.0, executed=False)
+    late = silent.change("/grip/commands", lambda i, e: e if i > 4 else None)
+    maker.write(tmp_path / "late" / "episode_000000", late)
+    assert main(["bags", "check", str(tmp_path / "late")]) == 0
+    assert "/grip/commands: a target at 6 of 11 ticks" in capsys.readouterr().out
+    ahead = silent.change(
+        "/arm/joint_trajectory",
+        lambda i, e: maker.Entry(e.log_ns, e.topic, maker.trajectory(e.log_ns - 10**10, "ab", ABC)),
+    )
+    maker.write(tmp_path / "none" / "episode_000000", ahead)
+    report = tmp_path / "none.json"
+    assert main(["bags", "check", str(tmp_path / "none"), "--json", str(report)]) == 1
+    text = capsys.readouterr().out
+    assert "no action episode_000000: 11 control ticks, 11 with all streams, 0 with an" in text
+    assert "/arm/joint_trajectory: a target at 0 of 11 ticks: whoever led the robot" in text
+    assert "0 of 1 bags damaged, 1 without any action" in text
+    (bag,) = json.loads(report.read_text())["bags"]
+    assert bag["targets"] == {"/arm/joint_trajectory": 0, "/grip/commands": 11}
 
 
 def test_convert(bags, tmp_path, capsys):

@@ -127,8 +127,7 @@ def test_a_later_chunk_takes_over_from_its_stamp_on(tmp_path):
 
     episode = record(tmp_path, script.change("/command/executed", edit))
     np.testing.assert_array_equal(episode.actions[4:9], np.full((5, 3), 9.0))
-    assert not episode.action_valid[9:14].any()  # nothing was commanded for these ticks
-    assert np.isnan(episode.actions[9:14]).all()
+    np.testing.assert_array_equal(episode.actions[9:14], np.full((5, 3), 9.0))  # held meanwhile
     np.testing.assert_allclose(episode.actions[14], maker.targets(int(TICKS[14]))[0])
     # the same number of targets, but the chunk at 0.6 s is there: it rules from its stamp on
     kept = maker.write(
@@ -136,6 +135,25 @@ def test_a_later_chunk_takes_over_from_its_stamp_on(tmp_path):
         script.change("/command/executed", lambda i, e: edit(i, e) if i == 2 else e),
     )
     np.testing.assert_allclose(read(kept).actions[6], maker.targets(int(TICKS[6]))[0])
+
+
+@pytest.mark.parametrize(("rate_hz", "ahead_ms"), [(40, 25), (10, 90), (4, 60), (25, 1)])
+def test_streamed_points_hold_until_the_next_one(tmp_path, rate_hz, ahead_ms):
+    """A teleoperation: trajectories of one point that end before the next tick, or the next one."""
+    script = maker.episode(2.0, executed=False).without("/arm/joint_trajectory")
+    period = round(1000 / rate_hz) * MS
+    sent = list(range(START_NS + 13 * MS, START_NS + 1600 * MS, period))
+    for stamp in sent:
+        value = [[stamp / 1e9, -stamp / 1e9]]
+        message = maker.trajectory(stamp, "ab", value, period_ns=ahead_ms * MS)
+        script.add(stamp + MS, "/arm/joint_trajectory", message)
+    script.entries.sort(key=lambda entry: entry.log_ns)
+    episode = record(tmp_path, script)
+    assert not episode.action_valid[0]  # nothing had been sent yet
+    assert episode.action_valid[1:].all()  # also after the last one, to the end of the episode
+    for tick, action in zip(episode.stamps_ns[1:], episode.actions[1:]):
+        newest = max(stamp for stamp in sent if stamp <= tick)
+        np.testing.assert_allclose(action[0], newest / 1e9, atol=1e-9)
 
 
 def test_commands_of_the_episode_before_do_not_count(tmp_path):

@@ -114,6 +114,11 @@ def train_ptp(
         job = replace(job, begun_from=begin_with(model, init, embodiment))
     check_recordings(recordings, config, source)
     windows = job.windows(config)
+    if not windows.split(settings.validation_fraction, settings.seed)[0].size:
+        raise UserError(
+            f"{source}: expected rows with all streams and an action to train on, saw "
+            f"{len(windows.rows)} in all, none beside the episodes held out; record more"
+        )
     train = _train_end_to_end if run.encoder is None else _train_staged
     result = train(job, model, windows)
     if result.finished:
@@ -315,8 +320,8 @@ def check_recordings(recordings: Sequence[Recording], config: PtpConfig, source:
     """Refuses recordings that the model cannot be trained on.
 
     Raises:
-        UserError: a stream was never seen in some recording (both are named), or none is as long
-            as the history.
+        UserError: a stream was never seen in some recording (both are named), no recording has an
+            action, or none is as long as the history.
     """
     for recording in recordings:
         absent = [k for k in config.streams if not np.any(recording.valid[k])]
@@ -325,6 +330,11 @@ def check_recordings(recordings: Sequence[Recording], config: PtpConfig, source:
                 f"{recording.name or source}: expected streams {list(config.streams)}, saw no "
                 f"value of {absent}; take the bag out, or train without that stream"
             )
+    if recordings and not any(np.any(recording.known) for recording in recordings):
+        raise UserError(
+            f"{source}: expected an action at some control tick, saw none; 'embodied_rl bags "
+            "check' names the command topics that are silent"
+        )
     longest = max((len(r.actions) for r in recordings), default=0)
     if 0 < longest <= config.reach:
         raise UserError(

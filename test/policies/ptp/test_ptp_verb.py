@@ -120,3 +120,13 @@ def repository_config(name):
     from embodied_rl.policies.ptp.config import read_run
 
     return read_run(train._config_file(train.CONFIGS["ptp"].with_stem(name)))
+
+
+def test_bags_without_an_action_are_refused_in_one_line(words, cache):
+    for folder in cache.glob("episode_*"):
+        known = np.load(folder / layout.ACTION_VALID)
+        np.save(folder / layout.ACTION_VALID, np.zeros_like(known))
+    with pytest.raises(
+        UserError, match="expected an action at some control tick, saw none; 'embod"
+    ):
+        train.main(words)
