@@ -1,5 +1,5 @@
 """An hour of the whole graph on the wall clock, recording: do memory and latency stay flat, and is
-anything lost?
+anything lost? Ctrl-C ends it early and reports what there is.
 
 The simulator, the shipped diffusion policy, the command gate and the recorder run as
 ``embodied_rl launch sim mode:=realtime record:=true`` starts them. Resident memory of every
@@ -155,6 +155,8 @@ def soak(minutes: float) -> Samples:
                     raise UserError(f"the graph ended with {graph.returncode}: {end}")
                 take(samples, watcher, graph, begun_s)
                 clear_bags(folder, samples)
+        except KeyboardInterrupt:
+            print(f"interrupted after {samples.minutes[-1]:.0f} minutes", flush=True)
         finally:
             graph.send_signal(signal.SIGINT)
             graph.wait(timeout=60)
