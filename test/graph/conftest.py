@@ -31,6 +31,7 @@ from embodied_rl.bringup.environment import (  # noqa: E402
     share_file,
 )
 from embodied_rl.core.embodiment import Embodiment  # noqa: E402
+from embodied_rl.core.parent import die_with_starter  # noqa: E402
 from embodied_rl.core.policy import Policy  # noqa: E402
 from embodied_rl.nodes.policy_node import PolicyNode  # noqa: E402
 from embodied_rl.nodes.process import Stop  # noqa: E402
@@ -62,6 +63,7 @@ class Processes:
             env=self._environment,
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=die_with_starter(),
         )
         return self._running[name]
 
