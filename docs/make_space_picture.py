@@ -54,10 +54,10 @@ class View:
 
 
 VIEWS = (
-    View("tabletop", "replace_object", 3, 0, ("fixed", "wrist"), (1.35, -1.95, 1.2),
-         (0.6, 0.0, 0.27), 0.13, 0.25, ("base_link", "tool", "fixed_optical_frame"), 3.0),
-    View("apartment", "find_object", 4, 3, ("front",), (5.3, -2.9, 4.6), (4.55, 2.3, 0.0),
-         0.5, 0.8, ("odom", "base_link", "front_optical_frame"), 4.0),
+    View("tabletop", "replace_object", 3, 0, ("fixed", "wrist"), (1.6, -2.1, 1.3),
+         (0.75, 0.0, 0.3), 0.13, 0.25, ("base_link", "tool", "fixed_optical_frame"), 3.0),
+    View("apartment", "find_object", 4, 3, ("front",), (9.3, 0.9, 4.0), (4.7, 1.95, 0.0),
+         0.4, 0.55, ("odom", "base_link", "front_optical_frame"), 4.0),
 )  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def panel(view: View, simulator: MujocoSimulator, samples: Mapping[str, Sample])
         place = frames[name][:3, 3] + [
             0.0,
             0.0,
-            (0.3 if "optical" not in name else 1.0) * view.axis_m,
+            (0.9 if "optical" in name else 0.3) * view.axis_m,
         ]
         plot.add_point_labels(
             [place], [name], font_size=15, shape="rounded_rect", shape_color="white",
