@@ -18,6 +18,7 @@ NODES = (
     "recorder_node",
     "episode_node",
     "lifecycle_node",
+    "operator_node",
     "plan_view_node",
     "stand_in_node",
     "stl_monitor_node",
