@@ -179,8 +179,8 @@ def test_every_command_of_the_document_in_order(terminals, probe):
     said = terminals.run(demonstrate)
     assert said.count("recording: ") == said.count("complete: ") == said.count("demonstrated") == 3
     assert said.count(" 0 lost)") == 3
-    shown = terminals.keys([("idle", b" "), ("recording: ", b"d"), ("discarded: ", b"q")])
-    assert "joint_states" in shown and "Hz" in shown
+    shown = terminals.keys([("idle: joint_states ", b" "), ("recording: ", b"d"), ("discarded: ", b"q")])
+    assert "d: discard it" in shown and " Hz" in shown
     text = terminals.run(check)
     assert len(list((terminals.folder / "runs/demos").glob("episode_*"))) == 3
     for rows, actions in re.findall(r"sound \S+: (\d+) control .* (\d+) with an action", text):
