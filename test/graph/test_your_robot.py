@@ -247,3 +247,22 @@ def test_every_command_of_the_document_in_order(terminals, probe, monkeypatch, c
     after = watch.report()
     assert after["refused"] == {}
     assert all(after["accepted"][key] > before["accepted"][key] for key in ("arm", "gripper"))
+
+
+def test_the_lines_in_the_table_are_said_somewhere():
+    """What a node says and what the table explains must not drift apart."""
+    files = [path for room in ("core", "nodes", "policies") for path in
+             sorted((ROOT / "embodied_rl" / room).rglob("*.py"))]  # fmt: skip
+    sources = "\n".join(path.read_text() for path in files)
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # a line that is broken in two
+    table = DOC.read_text().split("| line | cause | do |")[1]
+    lines = [
+        line for row in table.splitlines()[2:] for line in re.findall("`(.*?)`", row.split("|")[1])
+    ]
+    assert len(lines) > 18
+    for line in lines:
+        parts = [
+            part.strip() for part in re.split(r"\.\.\.|'|\(?\bN\b|[\d.]+ ?[a-zA-Z%]*\b|%", line)
+        ]
+        for part in parts:
+            assert len(part) < 6 or part in sources, f"{line}: nobody says '{part}'"
