@@ -51,7 +51,7 @@ DONE = {  # word -> what has been done, followed by the answer of the service
 KEYS, STATUS = "keys", "status"
 LEVELS = {0: "ok", 1: "WARNING", 2: "ERROR", 3: "SILENT"}
 WHERE = "is the graph running, in this ROS_DOMAIN_ID and namespace?"
-GATHER_S = 2.5  # every node reports once a second
+GATHER_S = 1.5  # every node reports once a second
 REPORTED_S = 1.5  # a report of the recorder is at most a second old and a bit on its way
 HELP = "space: begin or end an episode   d: discard it   q: quit"
 

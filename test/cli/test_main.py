@@ -48,7 +48,7 @@ def test_unknown_verbs_name_the_valid_ones():
     assert done.returncode == 2
     assert done.stderr == (
         "error: unknown verb 'lunch' (did you mean launch?); "
-        "there are launch, record, stop, train, eval, bags, stl, bench, doctor\n"
+        "there are launch, record, stop, status, train, eval, bags, stl, bench, doctor\n"
     )
     assert command().returncode == 2
 

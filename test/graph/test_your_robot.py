@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pty
@@ -24,6 +25,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.bringup.environment import child_environment
+from embodied_rl.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "your_robot.md"
@@ -80,26 +82,43 @@ class Terminals:
 
     def run(self, step: Step) -> str:
         """What it printed, up to its end or up to the line that says that it is ready."""
+        return self.wait(step, self.begin(step))
+
+    def begin(self, step: Step) -> subprocess.Popen:
         if step.ready is None:
-            done = subprocess.run(
+            return subprocess.Popen(
                 ["bash", "-euc", step.command], cwd=self.folder, env=self.environment,
-                capture_output=True, text=True, timeout=PATIENCE_S,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
-            assert done.returncode == 0, f"{step.command}\n{done.stdout}\n{done.stderr}"
-            return done.stdout
         self.end(step.terminal)
-        log = self.folder / f"terminal_{step.terminal}.log"
-        with open(log, "w") as file:
+        with open(self._log(step.terminal), "w") as file:
             self._running[step.terminal] = subprocess.Popen(
                 shlex.split(step.command), cwd=self.folder, env=self.environment,
                 stdout=file, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        deadline_s = time.monotonic() + PATIENCE_S
+        return self._running[step.terminal]
+
+    def wait(self, step: Step, process: subprocess.Popen) -> str:
+        if step.ready is None:
+            text, _ = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0, f"{step.command}\n{text}"
+            return text
+        log, deadline_s = self._log(step.terminal), time.monotonic() + PATIENCE_S
         while step.ready not in log.read_text():
-            running = self._running[step.terminal].poll() is None
-            assert running and time.monotonic() < deadline_s, log.read_text()
+            assert process.poll() is None and time.monotonic() < deadline_s, log.read_text()
             time.sleep(0.1)
         return log.read_text()
+
+    def here(self, step: Step, monkeypatch) -> None:
+        """In this process: importing what trains and evaluates takes longer than the work."""
+        words = shlex.split(step.command)
+        assert words[0] == "embodied_rl"
+        with monkeypatch.context() as patch:
+            patch.chdir(self.folder)
+            assert main(words[1:]) == 0, step.command
+
+    def _log(self, terminal: int) -> Path:
+        return self.folder / f"terminal_{terminal}.log"
 
     def end(self, terminal: int) -> None:
         process = self._running.pop(terminal, None)
@@ -151,6 +170,10 @@ class Watch:
         self.grips = probe.collect(Float64MultiArray, "gripper_controller/commands")
         self.truth = probe.collect(JointState, "stand_in/truth")
 
+    def clear(self) -> None:
+        self.commands.clear()
+        self.grips.clear()
+
     def joints(self) -> np.ndarray:
         count = len(self.truth)
         self.probe.until(lambda: len(self.truth) > count, "joints of the stand-in")
@@ -165,7 +188,7 @@ def test_the_file_in_the_document_is_the_one_that_ships():
     assert shown and shown[1] == (ROOT / "examples/your_robot/arm.yaml").read_text()
 
 
-def test_every_command_of_the_document_in_order(terminals, probe):
+def test_every_command_of_the_document_in_order(terminals, probe, monkeypatch, capsys):
     plan = steps()
     kinds = [(s.terminal, s.ready is not None) for s in plan]
     assert kinds.count((2, True)) == 3 and kinds[0] == (1, True) and len(plan) == 13
@@ -176,34 +199,42 @@ def test_every_command_of_the_document_in_order(terminals, probe):
     terminals.run(record)
     assert "recorder_node: ok, not recording" in terminals.run(look)
 
-    said = terminals.run(demonstrate)
+    demonstrating = terminals.begin(demonstrate)
+    importlib.import_module("embodied_rl.policies.ptp.train")  # takes seconds: meanwhile
+    said = terminals.wait(demonstrate, demonstrating)
     assert said.count("recording: ") == said.count("complete: ") == said.count("demonstrated") == 3
     assert said.count(" 0 lost)") == 3
-    shown = terminals.keys([("idle", b" "), ("recording: ", b"d"), ("discarded: ", b"q")])
-    assert "joint_states" in shown and "Hz" in shown
-    text = terminals.run(check)
+    shown = terminals.keys(
+        [("idle: joint_states ", b" "), ("recording: ", b"d"), ("discarded: ", b"q")]
+    )
+    assert "d: discard it" in shown and " Hz" in shown
+    terminals.here(check, monkeypatch)
+    text = capsys.readouterr().out
     assert len(list((terminals.folder / "runs/demos").glob("episode_*"))) == 3
     for rows, actions in re.findall(r"sound \S+: (\d+) control .* (\d+) with an action", text):
         assert int(actions) >= 45 and int(rows) >= int(actions)
 
-    terminals.run(train)
-    terminals.run(replay)
+    terminals.here(train, monkeypatch)
+    before = watch.report()
+    watch.joints()
+    watch.clear()
+    starting = terminals.begin(dry)
+    terminals.here(replay, monkeypatch)
+    terminals.here(tune, monkeypatch)
+    assert (terminals.folder / "runs/models/small_arm_2/weights.safetensors").is_file()
     figures = json.loads((terminals.folder / "runs/open_loop.json").read_text())
     assert figures["episodes"] == 3 and figures["horizons"] == [1, 6, 12]
     names = [part["name"] for part in figures["dimensions"]]
     assert names == ["shoulder", "elbow", "wrist", "finger"]
 
-    before = watch.report()
-    watch.joints()
-    watch.commands.clear()
-    watch.grips.clear()
-    terminals.run(dry)
+    terminals.wait(dry, starting)
     assert "command_gate_node: " in (text := terminals.run(look_dry)) and "dry run" in text
     watch.joints()
     assert not watch.commands and not watch.grips
     assert watch.report()["accepted"] == before["accepted"]
 
     terminals.run(live)
+    watch.clear()
     probe.until(lambda: len(watch.commands) > 5 and len(watch.grips) > 5, "commands of the policy")
     assert "emergency stop" in terminals.run(stop)
     rest_s = time.monotonic() + 1.0
@@ -216,6 +247,22 @@ def test_every_command_of_the_document_in_order(terminals, probe):
     after = watch.report()
     assert after["refused"] == {}
     assert all(after["accepted"][key] > before["accepted"][key] for key in ("arm", "gripper"))
-    terminals.end(2)
-    terminals.run(tune)
-    assert (terminals.folder / "runs/models/small_arm_2/weights.safetensors").is_file()
+
+
+def test_the_lines_in_the_table_are_said_somewhere():
+    """What a node says and what the table explains must not drift apart."""
+    files = [path for room in ("core", "nodes", "policies") for path in
+             sorted((ROOT / "embodied_rl" / room).rglob("*.py"))]  # fmt: skip
+    sources = "\n".join(path.read_text() for path in files)
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # a line that is broken in two
+    table = DOC.read_text().split("| line | cause | do |")[1]
+    lines = [
+        line for row in table.splitlines()[2:] for line in re.findall("`(.*?)`", row.split("|")[1])
+    ]
+    assert len(lines) > 18
+    for line in lines:
+        parts = [
+            part.strip() for part in re.split(r"\.\.\.|'|\(?\bN\b|[\d.]+ ?[a-zA-Z%]*\b|%", line)
+        ]
+        for part in parts:
+            assert len(part) < 6 or part in sources, f"{line}: nobody says '{part}'"
