@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "your_robot.md"
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LABEL = re.compile(r"# terminal (\d)(?:, ready when it says: (.*))?\n")
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 # shorter, for a test: fewer demonstrations, and training that only has to run
 SHORTER = (
     (" 1 2 3 4 5 6 7 8;", " 1 2 3;"),
