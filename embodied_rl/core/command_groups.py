@@ -110,10 +110,11 @@ def parse_command(part: Section, prefix: str) -> Command:
 def _with_following(part: Section, command: Command) -> Command:
     """The keys of commands that follow: of trajectories, and of other joints where declared."""
     bound, ahead_s = command.max_following_error, command.send_ahead_s
-    if command.type == JOINT_TRAJECTORY:
+    # a single joint that is told a target at a time is a gripper, which may press
+    if command.type == JOINT_TRAJECTORY or (not command.velocity and len(command.names) > 1):
         bound = FOLLOWING_S * command.max_rate
-        if part.has("send_ahead_s"):
-            ahead_s = part.positive("send_ahead_s")
+    if command.type == JOINT_TRAJECTORY and part.has("send_ahead_s"):
+        ahead_s = part.positive("send_ahead_s")
     if not command.velocity and part.has("max_following_error"):
         bound = part.vector("max_following_error", len(command.names))
         if not np.all(bound > 0):

@@ -44,6 +44,7 @@ from embodied_rl.core.window import Sample
 UNIT_TOLERANCE = 1e-3  # of the norm of a quaternion
 BEAM_TOLERANCE = 0.1  # of the angle between two beams, by which a beam may point elsewhere
 RANGE_TOLERANCE = 1e-6  # of a range, which a message holds as float32
+MOST_JOINTS = 1024  # of one message
 TURN = 2 * math.pi
 
 
@@ -134,6 +135,8 @@ class StreamDecoder:
 def _joints(stream: Stream, message: Any, some: bool = False) -> np.ndarray:
     """Values of the named joints ``(n,)``, NaN where one is not in the message, which only
     ``some`` allows; messages may list joints in any order."""
+    if len(message.name) > MOST_JOINTS:
+        raise MessageError(f"{stream.topic}: expected at most {MOST_JOINTS} joints, saw more")
     names, values = list(message.name), getattr(message, stream.field)
     place = {name: i for i, name in enumerate(names)}
     absent = [joint for joint in stream.wire_joints if joint not in place]

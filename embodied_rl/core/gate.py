@@ -28,6 +28,7 @@ from embodied_rl.core.policy import ActionChunk
 
 LONGEST_CHUNK = 1024  # targets: a longer one is no plan, and would keep the gate from a stop
 FUTURE_PERIODS = 2  # how many control periods a chunk may be stamped ahead of the clock
+LONGEST_WAY_S = 60.0  # that a hold may take to where the joints are held
 VELOCITY_LASTS_NS = 400_000_000  # a base's controller stops it in the silence after 0.5 s
 # A held joint is held elsewhere when it is found this share of its following bound away, or half of
 # what it may move in a control period. Smaller errors are the servo's own: to follow those would
@@ -133,15 +134,19 @@ class CommandGate:
         return self._chunk is None or self._chunk.end_ns <= time_ns
 
     def ahead(
-        self, now_ns: int, ahead_ns: int, measured: np.ndarray | None = None, measured_ns: int = 0
+        self,
+        now_ns: int,
+        ahead_ns: int,
+        measured: np.ndarray | None = None,
+        measured_ns: np.ndarray | int = 0,
     ) -> ActionChunk | None:
         """The targets of the chunk in force that are due after ``now_ns`` and within ``ahead_ns``,
         at least one; None when all have passed.
 
         One that is due in less than half a period is left out if others follow: a controller goes
         from where the joint is, a little behind, and would have to make up for that in no time.
-        For the same reason no target is further from the joints ``measured (A,)`` at a time than
-        they may move until it is due.
+        For the same reason no target is further from the joints ``measured (A,)`` at a time, one
+        for all or ``(A,)``, than they may move until it is due.
         """
         if self._chunk is None:
             return None
@@ -157,12 +162,16 @@ class CommandGate:
         return ActionChunk(rest.stamp_ns, rest.period_ns, values)
 
     def _within_reach(
-        self, values: np.ndarray, times_ns: np.ndarray, measured: np.ndarray, since_ns: int
+        self,
+        values: np.ndarray,
+        times_ns: np.ndarray,
+        measured: np.ndarray,
+        since_ns: np.ndarray | int,
     ) -> np.ndarray:
         """Targets ``(T, A)`` that the joints can reach at their times from where they are."""
         found, here = np.empty_like(values), measured
         for i, wanted in enumerate(values):
-            reach = self._rate * max(int(times_ns[i]) - since_ns, 0) / NANOSECONDS
+            reach = self._rate * np.maximum(int(times_ns[i]) - since_ns, 0) / NANOSECONDS
             near = np.clip(wanted, here - reach, here + reach)
             found[i] = here = np.where(self._bounds < np.inf, near, wanted)
             since_ns = int(times_ns[i])
@@ -227,16 +236,20 @@ class CommandGate:
             self._limiter.reset(now_ns, still)
         self._chunk, self._given_ns, self._there_ns = None, 0, 0
 
-    def following_error(self, stamp_ns: int, measured: np.ndarray) -> str:
+    def following_error(self, stamps_ns: np.ndarray | int, measured: np.ndarray) -> str:
         """Why the robot counts as not following, in one line, or nothing.
 
         Args:
-            stamp_ns: when the joints were measured.
+            stamps_ns: when the joints were measured, one time for all or ``(A,)``.
             measured: positions and velocities ``(A,)``.
         """
         if self.state is not GateState.FOLLOWING:
             return ""
-        error = np.abs(measured - self._limiter.target(stamp_ns))
+        stamps = np.broadcast_to(stamps_ns, measured.shape)
+        target = np.empty_like(measured)
+        for stamp_ns in np.unique(stamps):
+            target = np.where(stamps == stamp_ns, self._limiter.target(int(stamp_ns)), target)
+        error = np.abs(measured - target)
         where = int(np.argmax(error / self._bounds))
         if not error[where] > self._bounds[where]:
             return ""
@@ -266,7 +279,7 @@ class CommandGate:
     def _between(self, one: np.ndarray, other: np.ndarray) -> int:
         """Time that the joints need from one place to another at their fastest, nanoseconds."""
         gap = np.where(self._embodiment.velocities, 0.0, np.abs(one - other))
-        return int(np.max(gap / self._rate) * NANOSECONDS)
+        return int(min(np.max(gap / self._rate), LONGEST_WAY_S) * NANOSECONDS)
 
     def _silent(self, time_ns: int) -> bool:
         return self.moving and 0 < self._given_ns < time_ns - VELOCITY_LASTS_NS

@@ -28,6 +28,8 @@ SLACK = 2.0
 # ... and this share of the range of the dimension, for the noise of the sensor: velocities are
 # noisier than positions, and a blow may change them faster than any command.
 POSITION_NOISE, VELOCITY_NOISE = 1e-3, 5e-2
+LEAST_REACH_S = 0.04  # a driver may publish faster than it measures
+AWAY_NS = NANOSECONDS  # so long a robot that comes back elsewhere must say so before it is believed
 READ_NS = 5_000_000  # two arrivals may be dated in the wrong order by so much
 
 
@@ -119,6 +121,16 @@ class AgreedState(StateWatch):
             places = [self._source[self._names[i]][1] for i in found]
             self._places[key] = (places, rate[found], noise[found])
         self._streams = embodiment.require(self.keys)
+        # No joint is further outside its range than the range is wide, whatever its sensor says.
+        wide = upper - lower
+        self._least, self._most = {}, {}
+        for key, (places, _, _) in self._places.items():
+            found = [i for i, name in enumerate(self._names) if self._source[name][0] == key]
+            free = embodiment.velocities[found]
+            self._least[key] = np.where(free, -np.inf, (lower - wide)[found])
+            self._most[key] = np.where(free, np.inf, (upper + wide)[found])
+            assert len(places) == len(found)
+        self._run_ns: dict[str, int] = {}  # since when the samples of a stream agree
         self._last: dict[str, Sample] = {}
         self._believed: dict[str, deque[Sample]] = {key: deque(maxlen=2) for key in self.keys}
         self._positions = {
@@ -132,30 +144,53 @@ class AgreedState(StateWatch):
     def reset(self, start_ns: int) -> None:
         super().reset(start_ns)
         self._last.clear()
+        self._run_ns.clear()
         self.leapt.clear()
         for samples in self._believed.values():
             samples.clear()
 
     def add(self, key: str, sample: Sample) -> Arrival | None:
         """As :meth:`StateWatch.add`; None for a sample that no other one agrees with so far."""
-        before, self._last[key] = self._last.get(key), sample
         believed = self._believed[key]
         last = believed[-1] if believed else None
-        if key in self.leapt:
-            if last is None or not self._near(key, last, sample):
-                self.doubted += 1
-                return None
-            self.leapt.discard(key)
-        elif last is None or not self._agree(key, last, sample):
-            if before is None or not self._agree(key, before, sample):
-                self.doubted += before is not None
-                return None
-            if last is not None and self._follows(key, last, sample) and self._positions[key]:
-                self.leapt.add(key)
-                self.doubted += 1
-                return None
+        sample = self._unwrapped(key, sample, last)
+        before, self._last[key] = self._last.get(key), sample
+        if before is None or not self._agree(key, before, sample):
+            self._run_ns[key] = sample.stamp_ns
+        if not self._believable(key, sample, last, before):
+            self.doubted += before is not None
+            return None
+        self.leapt.discard(key)
         believed.append(sample)
         return super().add(key, sample)
+
+    def _believable(
+        self, key: str, sample: Sample, last: Sample | None, before: Sample | None
+    ) -> bool:
+        """Whether a sample counts, after the ``last`` that did and the one right ``before`` it."""
+        if key in self.leapt:
+            return last is not None and self._near(key, last, sample)
+        if last is not None and self._agree(key, last, sample):
+            return True
+        if before is None or not self._agree(key, before, sample):
+            return False
+        if last is None or not self._positions[key]:
+            return True
+        if self._follows(key, last, sample):
+            self.leapt.add(key)
+            return False
+        # It was away for a while: near where it was at once, elsewhere when it goes on saying so.
+        away_ns = sample.stamp_ns - self._run_ns[key]
+        return self._near(key, last, sample) or away_ns >= AWAY_NS
+
+    def _unwrapped(self, key: str, sample: Sample, last: Sample | None) -> Sample:
+        """Joints that turn without end go on counting where their driver begins again."""
+        endless = self._streams[key].continuous
+        if not endless or last is None or not np.all(np.isfinite(sample.value)):
+            return sample
+        turns = np.round((last.value - sample.value) / (2 * np.pi))
+        mask = np.array([centre is not None for centre in endless])
+        return Sample(sample.stamp_ns, sample.value + np.where(mask, 2 * np.pi * turns, 0.0))
 
     def _follows(self, key: str, one: Sample, other: Sample) -> bool:
         """Whether no more time lies between two samples than between samples of the stream."""
@@ -174,8 +209,11 @@ class AgreedState(StateWatch):
 
     def _within(self, key: str, one: Sample, other: Sample, apart_ns: int) -> bool:
         places, rate, noise = self._places[key]
-        reach_s = (apart_ns + self._streams[key].period_ns) / NANOSECONDS
-        gap = np.abs(other.value[places] - one.value[places])
+        values = other.value[places]
+        if np.any((values < self._least[key]) | (values > self._most[key])):
+            return False
+        reach_s = max((apart_ns + self._streams[key].period_ns) / NANOSECONDS, LEAST_REACH_S)
+        gap = np.abs(values - one.value[places])
         return bool(np.all(gap <= SLACK * rate * reach_s + noise))
 
     def newest(self) -> np.ndarray | None:
@@ -184,6 +222,10 @@ class AgreedState(StateWatch):
             return None
         picked = [self._source[name] for name in self._names]
         return np.array([self._believed[key][-1].value[i] for key, i in picked])
+
+    def stamps_ns(self) -> np.ndarray:
+        """Stamp of the newest believed sample of every dimension ``(A,)``; 0 where none is."""
+        return np.array([self.stamp_ns(self._source[name][0]) for name in self._names])
 
     def stamp_ns(self, key: str) -> int:
         """Stamp of the newest believed sample of a stream; 0 when there is none."""

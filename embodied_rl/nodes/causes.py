@@ -10,13 +10,15 @@ from embodied_rl.core.schema import plain
 
 QUIET_S = 60.0  # after which a cause is worth another line
 MOST = 20  # causes that get a line each; what a hostile sender varies must not fill a log
+_SESSION = re.compile(r"\b[0-9a-f]{8,}\b")
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.]*(?:e[-+]?[0-9]+)?")
 
 
 class Causes:
     """Reasons that differ in their numbers only have one cause, named by its first reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
         self.count = 0
         self.last = ""  # first reason of the newest cause
         self._known: dict[str, tuple[str, float]] = {}  # cause -> reason, last seen in s
@@ -25,13 +27,17 @@ class Causes:
         """Count one; the line that is worth logging, empty for a cause that is known."""
         self.count += 1
         reason, now_s = plain(reason), time.monotonic()
-        cause = _NUMBER.sub("#", reason)[:120]
-        first, before_s = self._known.get(cause, (reason, -QUIET_S))
-        if cause not in self._known and len(self._known) >= MOST:
-            return ""
+        cause = _NUMBER.sub("#", _SESSION.sub("#", reason))[:120]
+        first, before_s = self._known.pop(cause, (reason, float("-inf")))
+        if len(self._known) >= MOST:
+            oldest = next(iter(self._known))  # the one that was seen longest ago
+            if now_s - self._known[oldest][1] < self._quiet_s:
+                self.last = reason
+                return ""
+            del self._known[oldest]
         self._known[cause] = (first, now_s)
         self.last = first
-        return first if now_s - before_s >= QUIET_S else ""
+        return first if now_s - before_s >= self._quiet_s else ""
 
 
 class Complaints:

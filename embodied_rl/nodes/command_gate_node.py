@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from dataclasses import replace
 
 from rclpy.clock import Clock as SteadyClock
 from rclpy.clock import ClockType
@@ -35,7 +36,7 @@ from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.policy_link import PolicyLink
 from embodied_rl.core.schema import plain
 from embodied_rl.nodes import diagnostics, messages, qos
-from embodied_rl.nodes.causes import Complaints
+from embodied_rl.nodes.causes import Causes, Complaints
 from embodied_rl.nodes.command_output import CommandOutput
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.gate_realtime import RealtimeGate
@@ -57,6 +58,7 @@ class CommandGateNode(Node):
         )
         self.embodiment = Embodiment.load(path)
         self.complaints = Complaints(self.get_logger())
+        self._changes = Causes(quiet_s=3.0)
         self.gate = CommandGate(self.embodiment)
         self.output = CommandOutput(self, self.embodiment, dry_run)
         self.dry_run = dry_run
@@ -103,7 +105,10 @@ class CommandGateNode(Node):
         measured: dict[str, list[Stream]] = {}
         for stream in streams.values():
             measured.setdefault(stream.topic, []).append(stream)
-        self.decoders = {key: StreamDecoder(stream) for key, stream in streams.items()}
+        # Endless joints as their driver counts them: a seam would look like a whole turn.
+        self.decoders = {
+            key: StreamDecoder(replace(stream, continuous=())) for key, stream in streams.items()
+        }
         on_state = self.realtime.on_state if self.realtime else self._on_state
         self._sensors = [
             Subscriber(
@@ -112,6 +117,7 @@ class CommandGateNode(Node):
                 topic,
                 functools.partial(on_state, group),
                 qos.stream(group[0].type),
+                raw=self.realtime is not None,
                 info=self.realtime is not None,
             )
             for topic, group in measured.items()
@@ -208,9 +214,11 @@ class CommandGateNode(Node):
             self._diagnostics.publish()
 
     def announce(self, line: str) -> None:
-        """A change for the worse: into the log and onto ``/diagnostics`` at once."""
-        self.get_logger().warning(plain(line))
-        self._diagnostics.publish()
+        """A change for the worse: into the log and onto ``/diagnostics`` at once; one that comes
+        again and again, once in a while."""
+        if self._changes.note(line):
+            self.get_logger().warning(plain(line))
+            self._diagnostics.publish()
 
     def complain(self, text: str) -> None:
         self._complain(text)

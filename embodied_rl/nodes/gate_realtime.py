@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rclpy.clock import Clock as SteadyClock
 from rclpy.clock import ClockType
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
 from embodied_rl.core.embodiment import NANOSECONDS, Stream
 from embodied_rl.core.errors import MessageError, NotForThisStream, UserError
-from embodied_rl.core.gate import GateState
+from embodied_rl.core.gate import VELOCITY_LASTS_NS, GateState
 from embodied_rl.core.measured import AgreedState
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.publishers import Series
 from embodied_rl.core.stillness import Stillness
 from embodied_rl.core.window import Sample
-from embodied_rl.nodes import qos
+from embodied_rl.nodes import messages, qos
 from embodied_rl.nodes.connections import DISCOVERY_S
 from embodied_rl.nodes.ros_clock import RosClock
 from embodied_rl.nodes.stop_input import OwnStop
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 SILENCE_PERIODS = 1.5
 CHECKS_PER_PERIOD = 10
 CLOCKS_APART_NS = 200_000_000  # a sensor's clock against ours, its way here included
+LEAST_STALL_S = 0.25
+LARGEST_STATE = 65_536  # bytes of a message with the measured state
+FIRST_WAIT_S, LONGEST_WAIT_S, CALM_S = 1.0, 10.0, 2.0  # after joints that did not follow
 STALLED_PERIODS = 3  # without a look at the timer: the process itself stood still
 ALIVE_S = 1.0  # a required node is heard at least so often
 CHECK_S = 0.02  # the graph is not asked more often who listens and who speaks
@@ -62,7 +66,7 @@ class RealtimeGate:
         self._clock = RosClock(node)
         self._still = Stillness(node.embodiment)
         self._own_stop = OwnStop(node, node.embodiment)
-        self._series: dict[str, Series] = {key: Series() for key in self.watch.keys}
+        self._series: dict[tuple[str, ...], Series] = {}  # stream (and its joints) -> numbers
         self._stamps: dict[str, int] = {}
         self._ahead_ns = {
             key: max(2 * self._period_ns, round(command.send_ahead_s * NANOSECONDS))
@@ -72,6 +76,7 @@ class RealtimeGate:
         # command group -> chunk that it was sent targets of, and when it is sent the next ones
         self._sent: dict[str, tuple[int, int]] = {}
         self._stands_since_s = 0.0
+        self._push_s, self._wait_s = 0.0, FIRST_WAIT_S  # until when it is not tried again
         self._begun_s = self._checked_s = self._looked_s = time.monotonic()
         self.trouble = self.alarm = ""
         now_s = time.monotonic()
@@ -90,10 +95,16 @@ class RealtimeGate:
 
     # What comes in
 
-    def on_state(self, group: list[Stream], message, info) -> None:
+    def on_state(self, group: list[Stream], data: bytes, info) -> None:
         """Take the measured state; two samples must agree before it counts."""
         now_ns = self._now()
         number = info.get("publication_sequence_number")
+        if len(data) > LARGEST_STATE:  # to decode it takes longer than a stop may
+            self._node.complain(
+                f"{group[0].topic}: expected at most {LARGEST_STATE} bytes, saw {len(data)}"
+            )
+            return
+        message = deserialize_message(data, messages.message_class(group[0].type))
         for stream in group:
             try:
                 decoded = self._node.decoders[stream.key](message, now_ns)
@@ -104,7 +115,9 @@ class RealtimeGate:
                 self._node.complain(str(error))
                 continue
             if sample is not None:
-                self._series[stream.key].saw(number, time.monotonic())
+                # parts of a split stream may have a publisher each
+                part = (stream.key, *(message.name if stream.split else ()))
+                self._series.setdefault(part, Series()).saw(number, time.monotonic())
                 self.watch.add(stream.key, sample)
         self._look_at_the_robot(now_ns)
 
@@ -135,23 +148,29 @@ class RealtimeGate:
         measured = self.watch.newest()
         if measured is None:
             return
+        now_s = time.monotonic()
         if self._gate.standing:
-            self._still.saw(time.monotonic(), measured)
+            if self._stale(now_ns):
+                self._still.begin(self._stands_since_s)  # nobody sees whether it stands
+            else:
+                self._still.saw(now_s, measured)
         if self._node.dry_run:  # then no joint follows
             return
-        error = self._gate.following_error(self._measured_ns(), measured)
+        error = self._gate.following_error(self.watch.stamps_ns(), measured)
         if error:
             self._hold(now_ns, error, measured)
-
-    def _measured_ns(self) -> int:
-        """Since when every part of the measured state is known."""
-        return min(self.watch.stamp_ns(key) for key in self.watch.keys)
+            # A robot that is held by somebody must not be pushed again with every chunk.
+            calm = now_s - self._push_s > CALM_S
+            self._wait_s = FIRST_WAIT_S if calm else min(2 * self._wait_s, LONGEST_WAIT_S)
+            self._push_s = now_s + self._wait_s
 
     def on_chunk(self, chunk: ActionChunk) -> None:
         now_ns = self._now()
         self._check()
         try:
             reason = self.trouble or self._node.policy.refusal
+            if not reason and time.monotonic() < self._push_s:
+                reason = f"the robot did not follow; it is tried again {self._wait_s:g} s later"
             if reason:
                 self._gate.counts["refused"] += 1
                 raise UserError(f"policy/chunk: not carried out: {reason}")
@@ -176,6 +195,9 @@ class RealtimeGate:
         if not wanted:
             self._own_stop.end()
             self.watch.reset(now_ns)  # whoever releases a stop has looked at the robot
+            self._push_s = 0.0
+            if self._gate.started and not self._gate.moving:
+                self._gate.come_to("")  # every joint goes on from where it is then
             return
         self._own_stop.begin()
         measured = self._fresh(now_ns)
@@ -216,7 +238,7 @@ class RealtimeGate:
     def _on_timer(self) -> None:
         now_ns, now_s = self._now(), time.monotonic()
         stalled_s, self._looked_s = now_s - self._looked_s, now_s
-        if stalled_s * 1e9 > STALLED_PERIODS * self._period_ns:
+        if stalled_s > max(STALLED_PERIODS * self._period_ns / 1e9, LEAST_STALL_S):
             self._after_a_stall(now_ns, stalled_s)
         if now_s - self._checked_s >= self._period_ns / 1e9:
             self._check()
@@ -233,11 +255,17 @@ class RealtimeGate:
     def _after_a_stall(self, now_ns: int, stalled_s: float) -> None:
         """The controllers have carried out all they had, and a base has stopped by itself: what was
         in force before must not go on."""
-        if self._gate.started:
-            self._gate.come_to(f"the gate itself stood still for {stalled_s:.1f} s")
-            self.watch.reset(now_ns)
-            self._begin_to_stand(now_ns)
-            self._node.announce(f"holding: {self._gate.reason}")
+        reason = f"the gate itself stood still for {stalled_s:.1f} s"
+        if not self._gate.started:
+            return
+        if stalled_s * NANOSECONDS < VELOCITY_LASTS_NS:  # a base is still on its way
+            if self._gate.state is GateState.FOLLOWING:
+                self._hold(now_ns, reason)
+            return
+        self._gate.come_to(reason)
+        self.watch.reset(now_ns)
+        self._begin_to_stand(now_ns)
+        self._node.announce(f"holding: {reason}")
 
     def _reason_to_hold(self, now_ns: int, now_s: float) -> str:
         silent_s = self._node.policy.silent_s(now_s)
@@ -273,14 +301,16 @@ class RealtimeGate:
         for topic, heard_s in self._alive_s.items():
             if now_s - heard_s > ALIVE_S:
                 return f"nothing on {topic} for more than {ALIVE_S:g} s: has its node ended?"
+        for part, series in self._series.items():
+            if series.mixed(now_s):
+                topic = self._streams[part[0]].topic
+                return f"{topic}: two publishers tell the same joints ('{part[0]}')"
         for key in self.watch.keys:
-            topic = self._streams[key].topic
-            if self._series[key].mixed(now_s):
-                return f"{topic}: two publishers tell the same joints ('{key}')"
             if key in self.watch.leapt:
                 return (
-                    f"{topic}: '{key}' tells another place from one sample to the next, which no "
-                    "joint can reach; if it is true, call command_gate_node/reset_episode"
+                    f"{self._streams[key].topic}: '{key}' tells another place from one sample to "
+                    "the next, which no joint can reach; if it is true, call "
+                    "command_gate_node/reset_episode"
                 )
         return self._output.trouble()
 
@@ -298,7 +328,7 @@ class RealtimeGate:
         """The next targets of controllers that follow trajectories: of a new chunk at once, then
         again when half of what was sent is over. A controller begins each trajectory where the
         joint is, a little behind, so more often than needed would slow it down."""
-        measured, measured_ns = self._fresh(now_ns), self._measured_ns()
+        measured, measured_ns = self._fresh(now_ns), self.watch.stamps_ns()
         chunk_ns = self._gate.chunk_stamp_ns
         for key in self._output.trajectories:
             sent_chunk_ns, again_ns = self._sent.get(key, (0, 0))
@@ -350,6 +380,7 @@ class RealtimeGate:
         measured = self._fresh(now_ns)
         if not self._gate.started:
             if measured is None:
+                self._rest_bases(now_ns)
                 return
             self._gate.start_from_rest(now_ns, measured)
             self._node.record(self._gate.hold(now_ns, self._gate.reason, measured))
@@ -367,6 +398,15 @@ class RealtimeGate:
         # zero is always right.
         blind = measured is None and now_s - self._stands_since_s > BLIND_S
         self._send_hold(now_ns, measured, self._output.bases if blind else self._output.all)
+
+    def _rest_bases(self, now_ns: int) -> None:
+        """Zero, which is right for a base that nobody measures too."""
+        if 0 <= now_ns - self._repeated_ns < max(self._period_ns, REPEAT_NS):
+            return
+        self._repeated_ns = now_ns
+        tick_ns = now_ns // self._period_ns * self._period_ns
+        zero = np.zeros((1, self._node.embodiment.action_dim))
+        self._output.send(ActionChunk(tick_ns, self._period_ns, zero), self._output.bases)
 
     def _known(self, now_ns: int) -> np.ndarray:
         """The measured state, from which a chunk begins; raises UserError where it is not known."""

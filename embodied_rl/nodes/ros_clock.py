@@ -11,6 +11,7 @@ from embodied_rl.nodes import messages
 BACK_NS = 20_000_000  # a system clock is slewed by less between two looks at it
 SIM_FORTH_NS = 1_000_000_000  # simulated time may catch up after a stall
 FORTH_NS = 50_000_000
+TOGETHER_S, TRIES = 0.002, 5  # two clocks are read at one time within so much
 
 
 class RosClock:
@@ -34,7 +35,13 @@ class RosClock:
         """``(now_ns, leap_ns)``: the time, and by how much the clock has leapt since the last look,
         beyond the time that has passed; 0 as a rule. After a leap ``before_ns`` is what the clock
         would show without it."""
-        now_ns, steady_s = self.now_ns(), time.monotonic()
+        for _ in range(TRIES):
+            begun_s = time.monotonic()
+            now_ns, steady_s = self.now_ns(), time.monotonic()
+            if steady_s - begun_s < TOGETHER_S:
+                break
+        else:  # the process was put aside between the two, again and again: no look at all
+            return now_ns, 0
         passed_ns = int((steady_s - self._steady_s) * 1e9)
         expected_ns = self.before_ns + (min(passed_ns, 0) if self._simulated else passed_ns)
         first = self.before_ns == 0

@@ -16,6 +16,8 @@ from embodied_rl.core.embodiment import Embodiment, StopService
 from embodied_rl.core.errors import UserError
 from embodied_rl.nodes import qos
 
+CALLED = "called"  # and not answered yet
+
 
 class StopInput:
     """The topic ``emergency_stop`` and the service ``~/emergency_stop``.
@@ -42,6 +44,7 @@ class StopInput:
     ):
         self._node, self._stop, self._refuse, self._state = node, stop, refuse, state
         self.stopped = False
+        self._by_service = False  # only the service releases the stop that is in force
         self.subscription = self._subscribe(qos.best_effort(10))
         # Waiting to be asked for: a subscription that asks for more than a publisher offers is
         # warned of at both ends.
@@ -65,16 +68,23 @@ class StopInput:
                     self._subscribe(self._better.pop(kind))
 
     def _on_topic(self, message: Bool) -> None:
-        # With several buttons on one topic, the one that is not pressed must not release another's.
-        if self.stopped and not message.data and self._node.count_publishers(self.TOPIC) > 1:
+        shared = self._node.count_publishers(self.TOPIC) > 1
+        if message.data and not self.stopped:
+            self._by_service = False
+        # With several buttons on one topic, one that is not pressed must not release another's
+        # stop, nor one that was asked for by the service.
+        self._by_service |= shared and (self.stopped or message.data)
+        if self.stopped and not message.data and self._by_service:
             self._refuse(
-                f"{self.TOPIC}: not released: several nodes publish on this topic; "
-                "use the service command_gate_node/emergency_stop"
+                f"{self.TOPIC}: not released: the stop came by the service, or several nodes "
+                "publish on this topic; use the service command_gate_node/emergency_stop "
+                "(embodied_rl stop --release)"
             )
             return
         self._set(message.data)
 
     def _on_service(self, request, response):
+        self._by_service |= request.data
         self._set(request.data)
         response.success, response.message = True, self._state()
         return response
@@ -83,6 +93,8 @@ class StopInput:
         if wanted == self.stopped:
             return
         self.stopped = wanted
+        if not wanted:
+            self._by_service = False
         self._stop(wanted)
 
 
@@ -120,10 +132,13 @@ class OwnStop:
             if self._done[place] or now_s - self._asked_s[place] < self.AGAIN_S:
                 continue
             self._asked_s[place] = now_s
+            if self.results[entry.service] == CALLED:
+                self.results[entry.service] = "no answer"
+                continue
             if not client.service_is_ready():
                 self.results[entry.service] = "no such service"
                 continue
-            self.results[entry.service] = "called"
+            self.results[entry.service] = CALLED
             future = client.call_async(request)
             future.add_done_callback(
                 lambda done, place=place, name=entry.service: self._answered(place, name, done)
@@ -139,7 +154,7 @@ class OwnStop:
     def trouble(self) -> str:
         """The first service that has not stopped the robot although it was called."""
         for (entry, _, _), done in zip(self._clients, self._done):
-            if not done and self.results[entry.service] not in ("", "called"):
+            if not done and self.results[entry.service] not in ("", CALLED):
                 return f"{entry.service}: {self.results[entry.service]}"
         return ""
 
@@ -162,6 +177,8 @@ def _request(embodiment: Embodiment, entry: StopService, kind: Any) -> Any:
         try:
             if name not in known:
                 raise ValueError(f"its fields are {sorted(known)}")
+            if "sequence" in known[name] and not isinstance(value, list):
+                raise ValueError("a list is needed")
             setattr(request, name, type(getattr(request, name))(value))
         except (AssertionError, TypeError, ValueError) as error:
             raise UserError(

@@ -15,6 +15,7 @@ RATE_WINDOW_NS = 2 * NANOSECONDS
 LOWEST_SHARE = 0.8  # of the declared rate, below which a policy must not act
 SOUND_SHARE = 0.85  # from which it may again
 MOST_STAMPS = 8192
+CLOCK_SET_BACK = 3  # so many stamps in a row that are far behind
 SILENT_PERIODS = 1.5  # control periods beyond its maximum age that a stream may be silent
 
 
@@ -29,6 +30,7 @@ class StreamMeter:
     others: int = 0  # messages with nothing for this stream, of a topic that several share
     last_other: str = ""
     refusals: Causes = field(default_factory=Causes)
+    strays: int = 0  # stamps far behind the newest, in a row
     slow: str = ""  # why the stream is slower than a policy can act upon
     newest: np.ndarray | None = None
     same_since_ns: int = 0  # stamp from which on the value has been the same
@@ -44,8 +46,12 @@ class StreamMeter:
     def count(self, stamp_ns: int, value: np.ndarray, received_ns: int) -> None:
         self.received += 1
         if self.stamps and stamp_ns < self.stamps[-1] - CLOCK_JUMP_NS:
+            self.strays += 1
+            if self.strays < CLOCK_SET_BACK:
+                return  # one that lost its way tells nothing of the rate
             self.stamps.clear()  # a clock set back: measure again
             self.slow = ""
+        self.strays = 0
         if len(self.stamps) == MOST_STAMPS:
             self.stamps.popleft()
         self.stamps.insert(len(self.stamps) - self._after(stamp_ns), stamp_ns)

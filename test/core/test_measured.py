@@ -52,11 +52,30 @@ def test_a_joint_that_tells_another_place_is_not_believed_until_it_is_back_or_sa
     assert watch.newest()[0] == 2 and not watch.leapt
 
 
-def test_a_robot_that_was_away_for_a_while_may_be_anywhere():
+def test_a_robot_that_was_away_is_believed_elsewhere_when_it_goes_on_saying_so():
+    watch = watched((0, 0), (0, 0))
+    for stamp_ms in range(2_000, 3_000, 20):  # a driver that starts: zeros before it has read
+        watch.add("arm", sample(stamp_ms * MS, 1.5, 0))
+        assert watch.newest()[0] == 0 and not watch.leapt
+    watch.add("arm", sample(3_000 * MS, 1.5, 0))
+    assert watch.newest()[0] == 1.5
     watch = watched((0, 0), (0, 0))
     for stamp_ms in (2_000, 2_020):
-        watch.add("arm", sample(stamp_ms * MS, 1.5, 0))
-    assert watch.newest()[0] == 1.5 and not watch.leapt
+        watch.add("arm", sample(stamp_ms * MS, 0.05, 0))
+    assert watch.newest()[0] == 0.05  # near where it was: at once
+
+
+@pytest.mark.parametrize("absurd", [50.0, 1e10, -1e300])
+def test_a_joint_far_outside_its_range_is_not_believed(absurd):
+    assert watched((absurd, 0), (absurd, 0), (absurd, 0)).newest() is None
+
+
+def test_a_driver_that_publishes_faster_than_it_measures_is_believed():
+    watch = AgreedState(ARM)
+    for i in range(200):  # 500 Hz, a new value every 16 ms, at 2 rad/s
+        watch.add("arm", sample(i * 2 * MS, 2.0 * (i // 8 * 8) * 0.002, 0))
+        watch.add("grip", sample(i * 2 * MS, 0.1))
+    assert not watch.leapt and watch.newest()[0] == 2.0 * 192 * 0.002
 
 
 def test_a_blow_changes_the_velocity_of_a_base_and_is_believed():
