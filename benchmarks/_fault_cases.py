@@ -216,8 +216,11 @@ def reset_then_stop(graph: Graph, policy: ScriptedPolicy) -> None:
 
 
 def release(graph: Graph, policy: ScriptedPolicy) -> None:
+    """By the service, which ends every stop."""
+    from std_srvs.srv import SetBool
+
     graph.faults()
-    graph.emergency_stop(False)
+    graph.call("command_gate_node/emergency_stop", SetBool, data=False)
 
 
 def heartbeat(text: str) -> Callable[[Graph, ScriptedPolicy], None]:
@@ -325,7 +328,7 @@ FAULTS = (
     Fault("two stop buttons, one not pressed", ARM, bad_stop_button, release, "stop",
           "not released"),
     Fault("latched stop before the gate starts", ARM, latched_stop_before_the_gate, unlatch,
-          "stop", notice_periods=60),
+          "any", "emergency stop", lasts_s=4.0),
     Fault("stop, led by hand, release", ARM, stop_then_guide, nothing, "stop"),
     Fault("reset in motion", ARM, lambda g, p: g.call("command_gate_node/reset_episode"), nothing,
           "hold", "a new episode"),

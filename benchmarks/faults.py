@@ -25,7 +25,7 @@ from rich.table import Table
 
 SETTLE_S = 0.7  # of sound motion before a fault
 HOLD_WITHIN_S = 3.0
-RECOVER_WITHIN_S = 6.0
+RECOVER_WITHIN_S = 12.0  # after joints that did not follow the gate waits for up to ten
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ class StandInNode(Node):
         truth.position = self.robot.state.tolist()
         self._truth.publish(truth)
         for publisher, streams, last in self._topics:
-            due = now_ns // streams[0].period_ns
+            due = time.monotonic_ns() // streams[0].period_ns  # its clock may be set back
             if due > last[0]:
                 last[0] = due
                 self._show(publisher, streams, now_ns, due)
