@@ -154,11 +154,15 @@ def main(argv: list[str]) -> int:
     }
     series = {
         f"{v.fault.name} ({_robot(v.fault)})": {
-            "unsafe": v.unsafe[:5], "hold_periods": v.hold_periods if np.isfinite(v.hold_periods) else None, "recovered": v.recovered,
-            "said": v.said, "good": v.good, "why": v.why,
+            "unsafe": v.unsafe[:5],
+            "hold_periods": v.hold_periods if np.isfinite(v.hold_periods) else None,
+            "recovered": v.recovered,
+            "said": v.said,
+            "good": v.good,
+            "why": v.why,
         }
         for v in verdicts
-    }  # fmt: skip
+    }
     return report("faults", figures, targets, options.json, series)
 
 
