@@ -188,6 +188,10 @@ def test_the_file_in_the_document_is_the_one_that_ships():
     assert shown and shown[1] == (ROOT / "examples/your_robot/arm.yaml").read_text()
 
 
+@pytest.mark.skipif(
+    os.environ.get("EMBODIED_RL_LONG") != "1",
+    reason="takes minutes of two idle processor cores: EMBODIED_RL_LONG=1 runs it",
+)
 def test_every_command_of_the_document_in_order(terminals, probe, monkeypatch, capsys):
     plan = steps()
     kinds = [(s.terminal, s.ready is not None) for s in plan]
