@@ -186,7 +186,7 @@ class StandInRobot:
         for key, command in embodiment.commands.items():
             now = self.state[self._slices[key]]
             if command.type == JOINT_TRAJECTORY:
-                self.trajectories[key] = TrajectoryController(command.names, now)
+                self.trajectories[key] = TrajectoryController(command.wire_names, now)
             elif command.velocity:
                 self.bases[key] = VelocityController(len(command.names))
             else:

@@ -97,3 +97,10 @@ def test_a_robot_stops_at_the_pendant_and_is_led_by_hand():
     robot.set_faults(Faults())
     robot.advance(3 * 10**9, 0.5)  # active again: it holds where it was led
     np.testing.assert_allclose(robot.state[2], 0.9, atol=1e-3)
+
+
+def test_a_robot_with_a_prefix_is_commanded_by_the_names_in_its_messages():
+    robot = StandInRobot(Embodiment.parse(f"prefix: left_\n{UR.text}", "left.yaml"))
+    names = [f"left_{joint}" for joint in UR.commands["arm"].names]
+    robot.command_trajectory("arm", Trajectory(names, 0, [100 * MS], [[0.1] * 6]), 0)
+    assert robot.accepted["arm"] == 1 and not robot.refused
