@@ -229,7 +229,9 @@ def test_bad_messages_are_named_and_counted_and_never_make_a_verdict(cart, probe
     probe.until(lambda: cart.slots() == 2, "slots")
     cart.send("x", 0, 9.0)
     line = "joint_states: expected a stamp in the header, saw 0 ns"
-    probe.until(lambda: cart.figures().get("cart.last_refusal") == line, "refusal without a stamp")
+    probe.until(
+        lambda: cart.figures().get("cart.last_refusal", "").startswith(line), "refusal of no stamp"
+    )
     cart.send("x", 1200, float("nan"))
     line = "joint_states: x: expected a finite number, saw nan"
     probe.until(lambda: cart.figures().get("cart.last_refusal") == line, "refusal of NaN")

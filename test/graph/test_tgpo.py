@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from embodied_rl.bringup.environment import share_file
@@ -93,6 +93,10 @@ def instruct(probe, text: str) -> None:
     publisher.publish(String(data=text))
 
 
+def pause(probe, paused: bool) -> bool:
+    return probe.call(SetBool, "sim/pause", SetBool.Request(data=paused)).success
+
+
 def policy_lines(states) -> list[str]:
     return [s.message for _, a in states for s in a.status if s.name == "policy_node"]
 
@@ -130,11 +134,14 @@ def test_a_killed_policy_goes_on_from_its_saved_memory(driving, probe, processes
     assert saved.success, saved.message
     before = driving[-1]
     processes.kill("policy_node")
+    # The formula's time must not run out while this machine starts a process: the clock stands.
+    assert pause(probe, True)
     # A dead process is known by the end of its lease; until then its services seem to be there.
     probe.until(lambda: "policy_node" not in probe.node.get_node_names(), "end of the lease")
     driving.clear()
     start_policy(processes, tmp_path)
     assert probe.change(Transition.TRANSITION_CONFIGURE)
+    assert pause(probe, False)
     probe.until(lambda: probe.change(Transition.TRANSITION_ACTIVATE), "activation")
     loaded = probe.call(Trigger, "policy_node/load_memory")
     assert loaded.success, loaded.message

@@ -225,7 +225,11 @@ def changed(key: str, **changes) -> Embodiment:
     ("key", "changes", "said"),
     [
         ("scan", {}, "no stream 'scan'"),
-        ("camera_front_depth", {"encoding": "16UC1"}, "expected 32FC1 of shape"),
+        (
+            "camera_front_depth",
+            {"encoding": "16UC1", "unit": "mm"},
+            "expected 32FC1 of shape",
+        ),
         ("camera_front_segmentation", {"encoding": "mono8"}, "expected mono16 .*saw mono8"),
         (
             "camera_front_segmentation",
