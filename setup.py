@@ -70,6 +70,7 @@ EXTRAS = {
         "mypy",
         "pytest",
         "pytest-timeout",
+        "pytest-xdist",
         # reference implementation in tests; its antlr 4.7 runtime needs typing.io, gone in 3.13
         "rtamt; python_version < '3.13'",
         "ruff",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import itertools
 import os
 import subprocess
 import sys
@@ -23,7 +24,8 @@ _BEFORE_DISCOVERY_RANGE = ("foxy", "galactic", "humble")
 _BEFORE_FASTDDS_3 = (*_BEFORE_DISCOVERY_RANGE, "iron", "jazzy")
 ROS_ADVICE = "make setup installs the wheels; or source /opt/ros/<distro>/setup.bash first"
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports meet the system's own
-_claims: list[TextIO] = []
+_turns = itertools.count(os.getpid())  # a domain just given back is not the next to be claimed
+_claims: dict[int, TextIO] = {}  # domain -> its lock
 _BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 
@@ -106,24 +108,30 @@ def _opened() -> bool:
 
 
 def private_domain() -> int:
-    """A ROS domain that no other process of this machine that asks here has, until we end.
+    """A ROS domain that no other process of this machine that asks here has, until we end or
+    :func:`release_domain` it.
 
     Two graphs that share a domain by chance mix their topics, and nothing looks wrong at first.
 
     Raises:
         UserError: all are taken.
     """
-    for shift in range(len(_DOMAINS)):
-        domain = _DOMAINS[(os.getpid() + shift) % len(_DOMAINS)]
+    for _ in _DOMAINS:
+        domain = _DOMAINS[next(_turns) % len(_DOMAINS)]
         path = Path(tempfile.gettempdir()) / f"{PACKAGE}_domain_{domain}.lock"
         try:
             claim = open(path, "a", encoding="utf-8")  # noqa: SIM115
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # somebody has it, or the file is another user's
             continue
-        _claims.append(claim)  # the lock lives as long as the file is open
+        _claims[domain] = claim  # the lock lives as long as the file is open
         return domain
     raise UserError(f"ROS_DOMAIN_ID: expected a free one of {_DOMAINS}, saw all of them taken")
+
+
+def release_domain(domain: int) -> None:
+    """Give a domain back whose processes have ended."""
+    _claims.pop(domain).close()
 
 
 def child_environment(extra: Mapping[str, str], prefix: str | Path = sys.prefix) -> dict[str, str]:

@@ -28,6 +28,7 @@ from embodied_rl.bringup.environment import (  # noqa: E402
     child_environment,
     private_domain,
     profile_variable,
+    release_domain,
     share_file,
 )
 from embodied_rl.core.embodiment import Embodiment  # noqa: E402
@@ -166,8 +167,10 @@ def _transport() -> Iterator[None]:
 
 
 @pytest.fixture
-def domain() -> int:
-    return private_domain()
+def domain() -> Iterator[int]:
+    claimed = private_domain()
+    yield claimed
+    release_domain(claimed)
 
 
 @pytest.fixture
