@@ -1,7 +1,7 @@
 # `make sim` and `make test` each take a fresh machine with Python 3.10-3.13 to a finished job.
 #   make setup    .venv with the pinned dependencies (PYTHON=/path/to/python chooses the interpreter)
 #   make sim      three episodes of the shipped policy over ROS topics, recorded
-#   make test     set-up, then linters, type checker and tests (ARGS="-k window" goes to pytest)
+#   make test     set-up, then linters, type checker and tests on all cores (ARGS="-k window" goes to pytest)
 #   make lint     the linters and the type checker alone
 
 SHELL := /bin/bash
@@ -27,7 +27,7 @@ sim:
 test:
 	@.ci/setup --want-gl
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint:
 	$(BIN)/ruff check .

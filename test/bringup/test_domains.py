@@ -1,4 +1,4 @@
-"""What the processes of a graph find in their environment."""
+"""ROS domains: each test and each evaluation has one of its own."""
 
 from __future__ import annotations
 
