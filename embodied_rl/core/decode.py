@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.errors import MessageError, NotForThisStream, quoted
-from embodied_rl.core.frames import Pose
+from embodied_rl.core.frames import UNIT_TOLERANCE, Pose
 from embodied_rl.core.heading import yaw_of
 from embodied_rl.core.images import read_image
 from embodied_rl.core.message_types import (
@@ -41,7 +41,6 @@ from embodied_rl.core.point_cloud import read_points
 from embodied_rl.core.streams import NANOSECONDS, RECEIVE, Stream
 from embodied_rl.core.window import Sample
 
-UNIT_TOLERANCE = 1e-3  # of the norm of a quaternion
 BEAM_TOLERANCE = 0.1  # of the angle between two beams, by which a beam may point elsewhere
 RANGE_TOLERANCE = 1e-6  # of a range, which a message holds as float32
 MOST_JOINTS = 1024  # of one message

@@ -53,11 +53,12 @@ COMMAND_TYPES = (
     FLOAT,
     JOINT_STATE,
     GRIPPER_COMMAND,
+    POSE,
     TWIST_STAMPED,
     TWIST,
 )
 VELOCITY_TYPES = (TWIST_STAMPED, TWIST)
-STAMPED_TARGETS = (TWIST_STAMPED, JOINT_STATE)  # of the commands that are in force at once
+STAMPED_TARGETS = (TWIST_STAMPED, JOINT_STATE, POSE)  # of the commands that are in force at once
 SINGLE_TYPES = (FLOAT, GRIPPER_COMMAND)  # commands of one joint
 
 # What a part of a pose or of an odometry is made of; orientation is a quaternion. Positions are in

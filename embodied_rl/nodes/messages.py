@@ -24,7 +24,6 @@ from embodied_rl.core.embodiment import NANOSECONDS, Command, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.heading import quaternion_of
 from embodied_rl.core.images import compress
-from embodied_rl.core.message_types import COMPONENTS
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Sample
 
@@ -178,8 +177,12 @@ def _odometry(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> Odome
 
 def _fill(part, stream: Stream, samples: Mapping[str, Sample]) -> None:
     """The components of a point, vector or quaternion of a message."""
-    values = samples[stream.key].value.tolist()
-    for axis, value in zip(COMPONENTS[stream.field], values, strict=True):
+    _set_axes(part, samples[stream.key].value)
+
+
+def _set_axes(part, values: np.ndarray) -> None:
+    """The components x, y, z and, of a quaternion, w of a part of a message."""
+    for axis, value in zip("xyzw"[: len(values)], values.tolist(), strict=True):
         setattr(part, axis, value)
 
 
@@ -231,6 +234,13 @@ def command_message(command: Command, chunk: ActionChunk, columns: slice) -> Any
         message = JointState(name=list(command.wire_names), position=array("d", values))
         message.header.stamp = stamp
         return message
+    if command.tool:
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = stamp, command.frame
+        place, turn = command.tool.pose(chunk.values[0, columns])
+        _set_axes(pose.pose.position, place)
+        _set_axes(pose.pose.orientation, turn)
+        return pose
     twist = Twist()
     for name, value in zip(command.names, values, strict=True):
         part, axis = name.split("_")
