@@ -14,6 +14,8 @@ import numpy as np
 from embodied_rl.core.cartesian import Tool, parse_tool, with_streams
 from embodied_rl.core.message_types import (
     COMMAND_TYPES,
+    GRIPPER_ACTION,
+    GRIPPER_COMMAND,
     JOINT_TRAJECTORY,
     POSE,
     RESERVED_TOPICS,
@@ -26,12 +28,22 @@ from embodied_rl.core.streams import BASE_LINK, Stream, foreign_unit
 
 FOLLOWING_S = 0.25  # of its fastest motion a joint may lag behind its target, unless declared
 DEFAULT_AHEAD_S = 0.1  # and two control periods at least
+DEAD_BAND_SHARE = 0.01  # of a gripper's range, and
+GOAL_RATE_HZ = 5.0  # how often it gets a goal at most, unless declared
 
 # Dimension of a velocity command -> (field of the odometry or twist that measures it, component)
 TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
     f"{kind}_{axis}": (f"{kind}_velocity", axis) for kind in ("linear", "angular") for axis in XYZ
 }
 ALIKE = 0.88  # share of two names from which on one is taken for a misspelling of the other
+
+
+@dataclass(frozen=True)
+class Goals:
+    """When the target of an action's command becomes a goal."""
+
+    dead_band: float  # by more than this it must have moved since the last goal
+    rate_hz: float  # and no more goals a second
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,8 @@ class Command:
     prefix: str = ""  # of the joints' names in messages
     frame: str = ""  # of a velocity or a pose: the frame_id that its messages carry
     tool: Tool | None = None  # of a pose
+    max_effort: float = 0.0  # of a gripper; 0: as much as it has
+    goals: Goals | None = None  # of an action
 
     @property
     def wire_names(self) -> tuple[str, ...]:
@@ -128,6 +142,7 @@ def parse_command(part: Section, prefix: str, base_frame: str = BASE_LINK) -> Co
         tool=tool,
     )
     command = _with_following(part, command)
+    command = _with_grip(part, command)
     if not np.all(command.lower < command.upper):
         part.fail("lower", "every value below 'upper'", command.lower.tolist())
     if moving and not np.all((command.lower <= 0) & (command.upper >= 0)):
@@ -152,6 +167,20 @@ def _with_following(part: Section, command: Command) -> Command:
         if not np.all(bound > 0):
             part.fail("max_following_error", "values above 0", bound.tolist())
     return replace(command, max_following_error=bound, send_ahead_s=ahead_s)
+
+
+def _with_grip(part: Section, command: Command) -> Command:
+    """The keys of grippers."""
+    effort, goals = command.max_effort, command.goals
+    if command.type in (GRIPPER_COMMAND, GRIPPER_ACTION):
+        effort = part.at_least_zero("max_effort", default=0.0)
+    if command.type == GRIPPER_ACTION:
+        band = DEAD_BAND_SHARE * float(command.upper[0] - command.lower[0])
+        goals = Goals(
+            dead_band=part.at_least_zero("dead_band", default=band),
+            rate_hz=part.rate("goal_rate_hz") if part.has("goal_rate_hz") else GOAL_RATE_HZ,
+        )
+    return replace(command, max_effort=effort, goals=goals)
 
 
 def _command_unit(part: Section, kind: str, width: int) -> str:

@@ -294,6 +294,10 @@ class Embodiment:
             found.setdefault(stream.topic, []).append(stream)
         return found
 
+    def command_topics(self) -> dict[str, str]:
+        """Topic -> message type of the commands; an action has no topic that can be listened to."""
+        return {c.topic: c.type for c in self.commands.values() if c.goals is None}
+
     def contract_hash(self, stream_keys: Iterable[str]) -> str:
         """Hash of what a trained policy depends on, 16 hex digits.
 

@@ -238,6 +238,8 @@ class CommandGateNode(Node):
             if trouble:
                 level, line = diagnostics.ERROR, f"{line}; {trouble}" if line else trouble
             figures |= self.realtime.figures()
+            if complaint := self.output.complaint():
+                level, line = max(level, diagnostics.WARN), f"{line}; {complaint}"
         elif rival := self.output.rivals():
             level, line = diagnostics.ERROR, rival
         if self.dry_run:

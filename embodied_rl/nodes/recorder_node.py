@@ -93,7 +93,7 @@ class RecorderNode(Node):
     def _kinds(self) -> dict[str, str]:
         """Relative topic -> message type."""
         kinds = {topic: streams[0].type for topic, streams in self.embodiment.topics().items()}
-        kinds |= {command.topic: command.type for command in self.embodiment.commands.values()}
+        kinds |= self.embodiment.command_topics()
         kinds |= names.EPISODE_TOPICS
         kinds.pop(names.EMBODIMENT)  # written by this node itself
         return kinds
@@ -252,8 +252,7 @@ class RecorderNode(Node):
             topic.subscriber.subscription for topic in self._topics.values() if topic.subscriber
         )
         if time.monotonic() < self._born_s + DISCOVERY_S:
-            declared = [*self.embodiment.topics()]
-            declared += [command.topic for command in self.embodiment.commands.values()]
+            declared = [*self.embodiment.topics(), *self.embodiment.command_topics()]
             lines += [f"{topic}: no publisher" for topic in declared if not self._published(topic)]
         return lines
 
@@ -357,7 +356,7 @@ class RecorderNode(Node):
             f"{name}.rate_hz": round(self._topics[name].rate_hz(), 1)
             for name in self.embodiment.topics()
         }
-        commands = {command.topic for command in self.embodiment.commands.values()}
+        commands = self.embodiment.command_topics()
         figures["actions"] = sum(self._topics[name].count for name in commands)
         figures["lost"] = lost
         if self._failure:

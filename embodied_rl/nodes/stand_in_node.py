@@ -91,7 +91,7 @@ class StandInNode(Node):
             self._topics += [(publisher, part, [0]) for part in parts]
         for key, command in self.embodiment.commands.items():
             self.create_subscription(
-                messages.message_class(command.type),
+                messages.command_class(command),
                 command.topic,
                 functools.partial(self._on_command, key),
                 qos.COMMANDS,
