@@ -294,6 +294,10 @@ class Embodiment:
             found.setdefault(stream.topic, []).append(stream)
         return found
 
+    def static_topics(self) -> dict[str, str]:
+        """Topic -> message type of the transforms that stay, which streams of tf need."""
+        return {s.static_topic: s.type for s in self.streams.values() if s.static_topic}
+
     def command_topics(self) -> dict[str, str]:
         """Topic -> message type of the commands; an action has no topic that can be listened to."""
         return {c.topic: c.type for c in self.commands.values() if c.goals is None}
