@@ -15,15 +15,20 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+import rclpy  # noqa: E402
 from action_msgs.msg import GoalStatus  # noqa: E402
 from action_msgs.srv import CancelGoal  # noqa: E402
 
+from embodied_rl.bringup.environment import private_domain  # noqa: E402
 from embodied_rl.core.embodiment import Embodiment  # noqa: E402
 from embodied_rl.core.errors import UserError  # noqa: E402
 from embodied_rl.core.policy import ActionChunk  # noqa: E402
+from embodied_rl.core.window import Sample  # noqa: E402
 from embodied_rl.nodes import command_output, gripper_action, messages  # noqa: E402
 from embodied_rl.nodes.actuator_input import ActuatorInput  # noqa: E402
+from embodied_rl.nodes.command_gate_node import CommandGateNode  # noqa: E402
 from embodied_rl.nodes.command_output import CommandOutput  # noqa: E402
+from embodied_rl.nodes.process import Stop  # noqa: E402
 
 KIND = "control_msgs/action/GripperCommand"
 OK, BAD, GONE = (
@@ -319,3 +324,44 @@ def test_an_action_is_no_topic_to_record():
     assert robot(type="std_msgs/msg/Float64").command_topics() == {
         "gripper/gripper_cmd": "std_msgs/msg/Float64"
     }
+
+
+@pytest.fixture
+def gate(control_msgs, monkeypatch, tmp_path):
+    """A real gate of such a robot, with the server that it speaks to."""
+    path, servers = tmp_path / "own.yaml", []
+    path.write_text(robot().text)
+
+    def connect(*told):
+        servers.append(Server(*told))
+        return servers[-1]
+
+    monkeypatch.setattr(gripper_action, "ActionClient", connect)
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rclpy.init(args=["--ros-args", "-p", f"embodiment:={path}"], domain_id=private_domain())
+    node = CommandGateNode(Stop())
+    yield node, servers[0]
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_the_gate_stops_the_gripper_where_it_is_measured_and_tells_what_the_server_said(gate):
+    node, server = gate
+    node.realtime._output.send(ActionChunk(10**9, 10**8, np.array([[0.08]])))
+    server.answer(accepted=False)
+    level, line, _ = node._status()
+    assert "the goal 0.08 was refused by the server" in line and level != b"\x00"
+    server.ready = False
+    assert "nobody offers the action /gripper/gripper_cmd" in node.realtime._output.trouble()
+    server.ready = True
+    for i in range(2):  # two samples that agree
+        node.watch.add("arm", Sample(node.get_clock().now().nanoseconds + i, np.array([0.033])))
+    node._on_stop(True)
+    assert server.positions() == [0.08, 0.033]
+    server.answer()
+    node._on_stop(False)
+    node.realtime._output.send(ActionChunk(10**9, 10**8, np.array([[0.05]])))
+    for gripper in node.output._grippers.values():
+        gripper._sent_s = float("-inf")  # the pause is over
+        gripper._look()
+    assert server.positions() == [0.08, 0.033, 0.05]
