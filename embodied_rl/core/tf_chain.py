@@ -1,14 +1,17 @@
 """The pose of one frame in another from tf: over several transforms, some moving, some fixed.
 
 As tf2 does it: every frame has one parent, fixed transforms (``tf_static``) hold at all times, and
-moving ones are interpolated at the newest time that all of them have reached (positions on straight
-lines, orientations by slerp). Nothing is extrapolated, and no gap is bridged that is longer than
-the maximum age of the stream.
+moving ones are interpolated (positions on straight lines, orientations by slerp). Nothing is
+extrapolated, and no gap is bridged that is longer than the maximum age of the stream.
+
+There is a pose at every time at which the slowest of the moving transforms was measured, once all
+others have reached it. So it does not matter in which order the messages of two publishers come,
+which a live node and a recorder need not agree on.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +23,11 @@ from embodied_rl.core.streams import NANOSECONDS, Stream
 
 KEPT_NS = 10 * NANOSECONDS  # of each moving transform; a stamp from before begins it anew
 PATIENCE_NS = NANOSECONDS  # so long frames may be unconnected before that is a fault
+ALIKE = 1.2  # transforms whose periods differ by less are equally slow
 LONGEST_CHAIN = 64  # frames; a longer one goes round
 MOST_FRAMES = 1024  # that are remembered
+
+Numbers = tuple[float, float, float, float, float, float, float]  # x y z, and x y z w of a rotation
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ class _Link:
 
     parent: str
     stamps: list[int] = field(default_factory=list)
-    places: list[Placed] = field(default_factory=list)
+    places: list[Numbers] = field(default_factory=list)
 
-    def add(self, stamp_ns: int, place: Placed) -> None:
+    def add(self, stamp_ns: int, place: Numbers) -> None:
         if self.stamps and stamp_ns < self.stamps[-1] - KEPT_NS:  # the clock was set back
             self.stamps.clear()
             self.places.clear()
@@ -73,20 +79,24 @@ class _Link:
         old = bisect_left(self.stamps, self.stamps[-1] - KEPT_NS)
         del self.stamps[:old], self.places[:old]
 
+    def spacing_ns(self) -> float:
+        """Mean time between stamps; 0 where it is not known yet."""
+        return (self.stamps[-1] - self.stamps[0]) / max(len(self.stamps) - 1, 1)
+
     def at(self, time_ns: int, longest_ns: int) -> Placed | None:
         """Where it was at a time; None where that is not known."""
         if not self.stamps:
-            return self.places[0]
+            return _placed(self.places[0])
         right = bisect_left(self.stamps, time_ns)
         if right == len(self.stamps):
             return None
         if self.stamps[right] == time_ns:
-            return self.places[right]
+            return _placed(self.places[right])
         if right == 0 or self.stamps[right] - self.stamps[right - 1] > longest_ns:
             return None
         span = self.stamps[right] - self.stamps[right - 1]
         share = (time_ns - self.stamps[right - 1]) / span
-        return self.places[right - 1].toward(self.places[right], share)
+        return _placed(self.places[right - 1]).toward(_placed(self.places[right]), share)
 
 
 class ChainedPose:
@@ -125,7 +135,7 @@ class TransformChain:
             MessageError: too many frames.
         """
         for stamped in message.transforms:
-            self._know(stamped, _Link(_frame(stamped.header.frame_id), [], [_placed(stamped)]))
+            self._know(stamped, _Link(_frame(stamped.header.frame_id), [], [_numbers(stamped)]))
 
     def take(self, message: Any) -> ChainedPose:
         """Take a message of ``tf``: the pose at the newest time that is known by now.
@@ -142,7 +152,7 @@ class TransformChain:
             if link is None or not link.stamps or link.parent != parent:
                 link = self._know(stamped, _Link(parent))
             stamp_ns = int(stamp.sec * NANOSECONDS + stamp.nanosec)
-            link.add(stamp_ns, _placed(stamped))
+            link.add(stamp_ns, _numbers(stamped))
             moved.add(child)
             newest_ns = max(newest_ns, stamp_ns)
         path, back, top = self._path(newest_ns)
@@ -193,10 +203,10 @@ class TransformChain:
 
     def _pose(self, path: list[str], back: list[str], top: str) -> ChainedPose:
         links = [self._links[name] for name in (*path, *back)]
-        moving = [link.stamps[-1] for link in links if link.stamps]
+        moving = [link for link in links if link.stamps]
         if not moving:
             raise self._nothing("a transform that moves", "fixed ones only")
-        time_ns = min(moving)
+        time_ns = self._time(moving)
         if self._last_ns - KEPT_NS < time_ns <= self._last_ns:
             raise self._nothing("news of the whole chain", "a part of it")
         places = [link.at(time_ns, self._stream.max_age_ns) for link in links]
@@ -212,6 +222,22 @@ class TransformChain:
         if back:
             found = _together(whole[len(path) :]).inverse().after(found)
         return ChainedPose(time_ns, self._stream.frame if back else top, found)
+
+    def _time(self, moving: list[_Link]) -> int:
+        """The newest time of a pose."""
+        reached_ns = min(link.stamps[-1] for link in moving)
+        if all(link.stamps[-1] == reached_ns for link in moving):
+            return reached_ns
+        spacings = [link.spacing_ns() for link in moving]
+        if not all(spacings):
+            raise self._nothing("two stamps of every transform", "one")
+        # of equally slow ones always the same
+        slowest = next(i for i, s in enumerate(spacings) if s * ALIKE >= max(spacings))
+        stamps = moving[slowest].stamps
+        place = bisect_right(stamps, reached_ns)
+        if place == 0:
+            raise self._nothing("transforms on both sides of a time", "one side")
+        return stamps[place - 1]
 
     def _check(self, name: str, place: Placed) -> None:
         norm = float(np.linalg.norm(place.rotation))
@@ -237,9 +263,12 @@ def _frame(name: str) -> str:
     return name.lstrip("/")
 
 
-def _placed(stamped: Any) -> Placed:
+def _numbers(stamped: Any) -> Numbers:
+    """Most transforms are of no chain: arrays are made of those that are."""
     shift, turn = stamped.transform.translation, stamped.transform.rotation
-    return Placed(
-        np.array([shift.x, shift.y, shift.z], dtype=np.float64),
-        np.array([turn.x, turn.y, turn.z, turn.w], dtype=np.float64),
-    )
+    return shift.x, shift.y, shift.z, turn.x, turn.y, turn.z, turn.w
+
+
+def _placed(numbers: Numbers) -> Placed:
+    values = np.array(numbers, dtype=np.float64)
+    return Placed(values[:3], values[3:])

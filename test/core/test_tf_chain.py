@@ -102,16 +102,17 @@ def feed(each, *transforms):
 
 @settings(max_examples=30, deadline=None)
 @given(numbers, numbers, numbers, numbers, st.floats(0.05, 0.95))
-def test_moving_transforms_meet_at_the_newest_time_that_all_have_reached(a, b, va, vb, share):
+def test_moving_transforms_meet_where_the_slowest_was_measured(a, b, va, vb, share):
     """A slow one and a fast one that is stamped in between: lines and slerp."""
     ms = round(20 * share)
     transforms = [
         stamped("base", "arm", 0, a, va),
+        stamped("arm", "tool", ms - 30, (0.1, 0, 0)),
         stamped("arm", "tool", ms, (0.1, 0, 0)),
         stamped("base", "arm", 20, b, vb),
     ]
     places, turns = feed(decoder(), *transforms), feed(decoder("orientation"), *transforms)
-    assert [sample.stamp_ns for sample in places] == [at(ms)]
+    assert [sample.stamp_ns for sample in places] == [at(ms)]  # of the slower one
     turn = Slerp([0, 20], Rotation.from_rotvec([va, vb]))([ms])[0]
     shift = np.array(a) + (np.array(b) - np.array(a)) * ms / 20
     assert places[0].value == pytest.approx(shift + turn.apply([0.1, 0, 0]), abs=1e-7)
@@ -125,14 +126,34 @@ def test_each_time_is_told_once_and_none_is_guessed():
         stamped("base", "arm", 0),
         stamped("arm", "tool", 0, (1, 0, 0)),  # both are known at 0
         stamped("arm", "tool", 20, (2, 0, 0)),  # base -> arm is not known at 20
-        stamped("arm", "tool", 40, (3, 0, 0)),
-        stamped("base", "arm", 20, (0, 1, 0)),  # now it is
-        stamped("base", "arm", 20, (0, 9, 0)),  # a repetition
-        stamped("base", "other", 30),  # not in the chain
-        stamped("base", "arm", 60, (0, 2, 0)),  # both are known at 40
+        stamped("arm", "tool", 60, (3, 0, 0)),
+        stamped("base", "arm", 40, (0, 1, 0)),  # now both are known at 40
+        stamped("base", "arm", 40, (0, 9, 0)),  # a repetition
+        stamped("base", "other", 50),  # not in the chain
+        stamped("base", "arm", 80, (0, 2, 0)),  # arm -> tool is not known at 80
+        stamped("arm", "tool", 80, (4, 0, 0)),
     )
-    assert [sample.stamp_ns for sample in samples] == [at(0), at(20), at(40)]
-    assert [sample.value.tolist() for sample in samples] == [[1, 0, 0], [2, 1, 0], [3, 1.5, 0]]
+    assert [sample.stamp_ns for sample in samples] == [at(0), at(40), at(80)]
+    assert [sample.value.tolist() for sample in samples] == [[1, 0, 0], [2.5, 1, 0], [4, 2, 0]]
+
+
+@given(st.data())
+def test_the_order_in_which_two_publishers_are_heard_makes_no_difference(data):
+    """Each is heard in its own order, and both within a period of the slower one."""
+    pan = [(ms + 0.0, stamped("base", "arm", ms, (ms / 10, 0, 0))) for ms in range(0, 400, 50)]
+    tilt = [(ms + 0.0, stamped("arm", "tool", ms, (0, ms / 10, 0))) for ms in range(4, 400, 10)]
+    results = []
+    for _ in range(2):
+        late_ms = [data.draw(st.floats(0, 45)) for _ in range(2)]
+        heard = [(ms + late, part) for late, link in zip(late_ms, (pan, tilt)) for ms, part in link]
+        samples = feed(decoder(), *[part for _, part in sorted(heard, key=lambda item: item[0])])
+        assert all(sample.stamp_ns in {at(ms) for ms, _ in pan} for sample in samples)
+        results.append({sample.stamp_ns: sample.value.tolist() for sample in samples})
+    one, other = results
+    for stamp in range(at(100), at(350), 50 * MS):
+        assert one[stamp] == other[stamp]
+    (last,) = {tuple(found[at(100)]) for found in results}
+    assert last == pytest.approx((10.0, 10.0, 0.0))
 
 
 def test_a_gap_longer_than_the_maximum_age_is_not_bridged():
