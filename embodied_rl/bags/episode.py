@@ -17,6 +17,7 @@ from embodied_rl.bags.actions import ActionLog
 from embodied_rl.bags.messages import Decoder, SampleDecoder
 from embodied_rl.bags.read import Bag
 from embodied_rl.bags.report import Report
+from embodied_rl.bags.static_frames import latch_static
 from embodied_rl.bags.storage import Message
 from embodied_rl.bags.timeline import FAR_NS, Timeline
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
@@ -163,6 +164,7 @@ class EpisodeReader:
         self._commands = self._command_topics()
         self._decoder = Decoder(bag.topics.values())
         self._sample = SampleDecoder(copy)
+        latch_static(bag, self.streams, self._decoder, self._sample)
         self._timeline: Timeline[Samples] = Timeline(self.report)
         self._clock_offset_ns: int | None = None  # log time minus stamp
         self._rows = 0

@@ -153,6 +153,16 @@ class SampleDecoder:
         self._sound: set[tuple[str, str, int, int, int, int]] = set()
         self._decoders: dict[str, StreamDecoder] = {}
 
+    def latch(self, stream: Stream, message: Any) -> None:
+        """Take a message of the stream's ``static_topic``; raises MessageError for too many
+        frames."""
+        self._of(stream).latch(message)
+
+    def _of(self, stream: Stream) -> StreamDecoder:
+        if stream.key not in self._decoders:
+            self._decoders[stream.key] = StreamDecoder(stream)
+        return self._decoders[stream.key]
+
     def __call__(self, stream: Stream, message: Any, received_ns: int | None = None) -> Sample:
         """The sample of a stream in a message that was recorded at ``received_ns``.
 
@@ -160,9 +170,7 @@ class SampleDecoder:
             NotForThisStream: it has nothing for the stream, or the stream is not whole yet.
             MessageError: the message must not reach a policy.
         """
-        if stream.key not in self._decoders:
-            self._decoders[stream.key] = StreamDecoder(stream)
-        decode = self._decoders[stream.key]
+        decode = self._of(stream)
         if self._copy or not isinstance(message, Image) or message.is_bigendian:
             return decode(message, received_ns)
         make = (

@@ -13,6 +13,7 @@ from rich.progress import track
 from embodied_rl.bags.episode import Facts, embodiment_of, read_facts
 from embodied_rl.bags.messages import Decoder, SampleDecoder
 from embodied_rl.bags.read import Bag, find_bags
+from embodied_rl.bags.static_frames import latch_static
 from embodied_rl.bags.timeline import Timeline
 from embodied_rl.bags.topics import EMBODIMENT, EPISODE_START, namespace_of
 from embodied_rl.core.embodiment import Embodiment, Stream
@@ -152,6 +153,7 @@ def _decoded(
 ) -> Iterator[tuple[str, int, list[tuple[str, Sample]]]]:
     """Topic, stamp and samples of every message that can be used."""
     decoder, sample = Decoder(bag.topics.values()), SampleDecoder(copy=True)
+    latch_static(bag, topics, decoder, sample)
     for message in bag.messages(topics):
         streams = topics[message.topic]
         try:

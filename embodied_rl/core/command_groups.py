@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embodied_rl.core.cartesian import Tool, parse_tool, with_streams
 from embodied_rl.core.message_types import (
     COMMAND_TYPES,
+    GRIPPER_ACTION,
+    GRIPPER_COMMAND,
     JOINT_TRAJECTORY,
+    POSE,
     RESERVED_TOPICS,
     SINGLE_TYPES,
     VELOCITY_TYPES,
@@ -24,6 +28,8 @@ from embodied_rl.core.streams import BASE_LINK, Stream, foreign_unit
 
 FOLLOWING_S = 0.25  # of its fastest motion a joint may lag behind its target, unless declared
 DEFAULT_AHEAD_S = 0.1  # and two control periods at least
+DEAD_BAND_SHARE = 0.01  # of a gripper's range, and
+GOAL_RATE_HZ = 5.0  # how often it gets a goal at most, unless declared
 
 # Dimension of a velocity command -> (field of the odometry or twist that measures it, component)
 TWIST_DIMENSIONS: dict[str, tuple[str, str]] = {
@@ -33,17 +39,25 @@ ALIKE = 0.88  # share of two names from which on one is taken for a misspelling 
 
 
 @dataclass(frozen=True)
+class Goals:
+    """When the target of an action's command becomes a goal."""
+
+    dead_band: float  # by more than this it must have moved since the last goal
+    rate_hz: float  # and no more goals a second
+
+
+@dataclass(frozen=True)
 class Command:
     """One group of actuators with its topic and its limits, all arrays ``(n,)`` in ``unit``.
 
-    Targets are positions of joints, or velocities of a mobile base (:attr:`velocity`), which comes
-    to rest where a joint would keep its last target.
+    Targets are positions of joints, poses of a :attr:`tool`, or velocities of a mobile base
+    (:attr:`velocity`), which comes to rest where a joint would keep its last target.
     """
 
     key: str
     topic: str
     type: str
-    names: tuple[str, ...]  # joints, or dimensions of the velocity
+    names: tuple[str, ...]  # joints, dimensions of the velocity, or those of the tool's pose
     unit: str
     lower: np.ndarray
     upper: np.ndarray
@@ -52,7 +66,10 @@ class Command:
     max_following_error: np.ndarray
     send_ahead_s: float  # a trajectory is sent this far ahead: what outlives a gate that died
     prefix: str = ""  # of the joints' names in messages
-    frame: str = ""  # of a velocity: the frame_id that its messages carry
+    frame: str = ""  # of a velocity or a pose: the frame_id that its messages carry
+    tool: Tool | None = None  # of a pose
+    max_effort: float = 0.0  # of a gripper; 0: as much as it has
+    goals: Goals | None = None  # of an action
 
     @property
     def wire_names(self) -> tuple[str, ...]:
@@ -62,6 +79,21 @@ class Command:
     @property
     def velocity(self) -> bool:
         return self.type in VELOCITY_TYPES
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """The names, where they are joints."""
+        return () if self.velocity or self.tool else self.names
+
+
+def command_meaning(command: Command, base_frame: str) -> list[object]:
+    """What a network takes the numbers of a command for; a tool's pose is one in a frame, turned
+    against an orientation."""
+    found: list[object] = [list(command.names), command.unit]
+    if command.tool:
+        found += [np.round(command.tool.orientation, 6).tolist()]
+        found += [command.frame] if command.frame != base_frame else []
+    return found
 
 
 @dataclass(frozen=True)
@@ -74,10 +106,23 @@ class StopService:
     request: dict[str, object]
 
 
-def parse_command(part: Section, prefix: str) -> Command:
+def parse_command(part: Section, prefix: str, base_frame: str = BASE_LINK) -> Command:
+    """One entry of ``commands``.
+
+    Args:
+        prefix: of joint names, where the command has none of its own.
+        base_frame: that poses are in where nothing else is declared.
+
+    Raises:
+        UserError: a key is missing, unknown or unsound.
+    """
     kind = part.choice("type", COMMAND_TYPES)
     moving = kind in VELOCITY_TYPES
-    names = _dimensions(part) if moving else part.names("joints")
+    tool = parse_tool(part, base_frame) if kind == POSE else None
+    if tool:  # a robot may have two
+        names = tuple(f"{part.key}_{dimension}" for dimension in tool.dimensions)
+    else:
+        names = _dimensions(part) if moving else part.names("joints")
     if kind in SINGLE_TYPES and len(names) > 1:
         part.fail("joints", f"one, for {kind} holds one target", list(names))
     rate = "max_acceleration" if moving else "max_velocity"
@@ -86,16 +131,18 @@ def parse_command(part: Section, prefix: str) -> Command:
         topic=part.relative_name("topic"),
         type=kind,
         names=names,
-        unit="m/s, rad/s" if moving else _command_unit(part),
+        unit=_command_unit(part, kind, len(names)),
         lower=part.vector("lower", len(names)),
         upper=part.vector("upper", len(names)),
         max_rate=part.vector(rate, len(names)),
         max_following_error=np.full(len(names), np.inf),
         send_ahead_s=DEFAULT_AHEAD_S,
-        prefix="" if moving else part.text("prefix", default=prefix),
-        frame=part.text("frame", default=BASE_LINK) if moving else "",
+        prefix="" if moving or tool else part.text("prefix", default=prefix),
+        frame=tool.frame if tool else part.text("frame", default=BASE_LINK) if moving else "",
+        tool=tool,
     )
     command = _with_following(part, command)
+    command = _with_grip(part, command)
     if not np.all(command.lower < command.upper):
         part.fail("lower", "every value below 'upper'", command.lower.tolist())
     if moving and not np.all((command.lower <= 0) & (command.upper >= 0)):
@@ -122,7 +169,25 @@ def _with_following(part: Section, command: Command) -> Command:
     return replace(command, max_following_error=bound, send_ahead_s=ahead_s)
 
 
-def _command_unit(part: Section) -> str:
+def _with_grip(part: Section, command: Command) -> Command:
+    """The keys of grippers."""
+    effort, goals = command.max_effort, command.goals
+    if command.type in (GRIPPER_COMMAND, GRIPPER_ACTION):
+        effort = part.at_least_zero("max_effort", default=0.0)
+    if command.type == GRIPPER_ACTION:
+        band = DEAD_BAND_SHARE * float(command.upper[0] - command.lower[0])
+        goals = Goals(
+            dead_band=part.at_least_zero("dead_band", default=band),
+            rate_hz=part.rate("goal_rate_hz") if part.has("goal_rate_hz") else GOAL_RATE_HZ,
+        )
+    return replace(command, max_effort=effort, goals=goals)
+
+
+def _command_unit(part: Section, kind: str, width: int) -> str:
+    if kind in VELOCITY_TYPES:
+        return "m/s, rad/s"
+    if kind == POSE:
+        return "m, rad" if width > 3 else "m"
     unit = part.text("unit", default="")
     known = foreign_unit(unit)
     if known is not None:
@@ -147,6 +212,21 @@ def parse_stop_services(root: Section) -> tuple[StopService, ...]:
         found.append(StopService(part.service_name("service"), part.type_name("type"), request))
         part.done()
     return tuple(found)
+
+
+def with_measured_tools(
+    root: Section, streams: Mapping[str, Stream], commands: Mapping[str, Command]
+) -> dict[str, Command]:
+    """The commands, those of tools with the streams that measure them; raises what
+    :func:`embodied_rl.core.cartesian.with_streams` does."""
+    found: dict[str, Command] = {}
+    for key, command in commands.items():
+        if command.tool:
+            others = [other.tool for other in found.values() if other.tool]
+            tool = with_streams(root, f"commands.{key}", command.tool, streams, others)
+            command = replace(command, tool=tool)
+        found[key] = command
+    return found
 
 
 def check_groups(
@@ -181,7 +261,7 @@ def check_groups(
     # which nobody commands is.
     idle = sorted(measured - set(names))
     for key, command in commands.items():
-        for name in () if command.velocity else command.names:
+        for name in command.joints:
             near = [] if name in measured else difflib.get_close_matches(name, idle, 1, ALIKE)
             if near:
                 expected = f"a joint that a stream measures, such as '{near[0]}'"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embodied_rl.core.errors import MessageError, NotForThisStream, quoted
-from embodied_rl.core.frames import Pose
+from embodied_rl.core.frames import UNIT_TOLERANCE, Pose
 from embodied_rl.core.heading import yaw_of
 from embodied_rl.core.images import read_image
 from embodied_rl.core.message_types import (
@@ -39,9 +39,9 @@ from embodied_rl.core.message_types import (
 )
 from embodied_rl.core.point_cloud import read_points
 from embodied_rl.core.streams import NANOSECONDS, RECEIVE, Stream
+from embodied_rl.core.tf_chain import TransformChain
 from embodied_rl.core.window import Sample
 
-UNIT_TOLERANCE = 1e-3  # of the norm of a quaternion
 BEAM_TOLERANCE = 0.1  # of the angle between two beams, by which a beam may point elsewhere
 RANGE_TOLERANCE = 1e-6  # of a range, which a message holds as float32
 MOST_JOINTS = 1024  # of one message
@@ -96,7 +96,8 @@ def _sound(stream: Stream, value: np.ndarray) -> np.ndarray:
 
 
 class StreamDecoder:
-    """:func:`decode` for the messages of one stream in turn, whose joints may come in parts.
+    """:func:`decode` for the messages of one stream in turn, whose joints may come in parts, and
+    whose frame may be connected over several transforms (:mod:`embodied_rl.core.tf_chain`).
 
     With ``split: true`` the joints are put together from messages that hold some of them each.
     Parts belong together when their stamps lie within half a period of the stream; each is used
@@ -106,10 +107,20 @@ class StreamDecoder:
     def __init__(self, stream: Stream):
         self.stream = stream
         self._parts: dict[str, tuple[int, float]] = {}  # joint -> stamp, value
+        self._chain = TransformChain(stream) if stream.type == TF else None
+
+    def latch(self, message: Any) -> None:
+        """Take a message of the stream's ``static_topic``, the transforms that stay."""
+        if self._chain is not None:
+            self._chain.latch(message)
 
     def __call__(self, message: Any, received_ns: int | None = None) -> Sample:
         """The sample that a message completes; raises what :func:`decode` does, and
         NotForThisStream while parts are missing."""
+        if self._chain is not None:
+            pose = self._chain.take(message)
+            stamp = _stamp(self.stream, pose, received_ns)
+            return Sample(stamp, _sound(self.stream, _pose(self.stream, pose)))
         if not self.stream.split:
             return decode(self.stream, message, received_ns)
         stream = self.stream

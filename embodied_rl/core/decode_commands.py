@@ -10,13 +10,17 @@ import numpy as np
 from embodied_rl.core.decode import stamp_ns
 from embodied_rl.core.embodiment import NANOSECONDS, Command
 from embodied_rl.core.errors import MessageError, quoted
+from embodied_rl.core.frames import UNIT_TOLERANCE
 from embodied_rl.core.message_types import (
     FLOAT,
     FLOAT_ARRAY,
     GRIPPER_COMMAND,
+    POSE,
     STAMPED_TARGETS,
     TWIST_STAMPED,
 )
+
+FIXED_TOLERANCE_RAD = 0.01  # by which a tool that does not turn may be told another orientation
 
 
 def read_trajectory(
@@ -59,14 +63,16 @@ def target_stamp_ns(message: Any, command: Command) -> int:
 
 
 def read_targets(message: Any, command: Command) -> np.ndarray:
-    """Targets ``(n,)`` of a command that is in force at once: positions, or a twist.
+    """Targets ``(n,)`` of a command that is in force at once: positions, a pose, or a twist.
 
     Raises:
-        MessageError: another count, other joints, a value that is not finite, or a velocity along
-            a dimension that the robot has not.
+        MessageError: another count, other joints, another frame, a value that is not finite, or a
+            velocity or a turn along a dimension that the robot has not.
     """
     if command.velocity:
         return _twist(message.twist if command.type == TWIST_STAMPED else message, command)
+    if command.type == POSE:
+        return _tool_pose(message, command)
     found: Sequence[float]
     if command.type == FLOAT_ARRAY:
         found = message.data
@@ -118,3 +124,34 @@ def _twist(twist: Any, command: Command) -> np.ndarray:
                 f"{list(command.names)}, saw another velocity"
             )
     return np.array([found[name] for name in command.names])
+
+
+def _tool_pose(message: Any, command: Command) -> np.ndarray:
+    """Targets ``(n,)`` of a geometry_msgs/PoseStamped."""
+    tool, pose = command.tool, message.pose
+    assert tool is not None
+    frame = message.header.frame_id.lstrip("/")
+    if frame != tool.frame:
+        raise MessageError(
+            f"{command.topic}: expected a pose in frame '{tool.frame}', saw {quoted(frame)}"
+        )
+    position = np.array([getattr(pose.position, axis) for axis in "xyz"], dtype=np.float64)
+    turn = np.array([getattr(pose.orientation, axis) for axis in "xyzw"], dtype=np.float64)
+    if not np.all(np.isfinite(position)):
+        where = int(np.argmin(np.isfinite(position)))
+        raise MessageError(
+            f"{command.topic}: {'xyz'[where]}: expected a finite number, saw {position[where]}"
+        )
+    norm = float(np.linalg.norm(turn))
+    if not abs(norm - 1.0) <= UNIT_TOLERANCE:
+        raise MessageError(
+            f"{command.topic}: orientation: expected a unit quaternion, saw {turn.tolist()}"
+        )
+    turned = float(np.linalg.norm(tool.rotation_vector(turn / norm)))
+    if not tool.turns and turned > FIXED_TOLERANCE_RAD:
+        raise MessageError(
+            f"{command.topic}: orientation: expected the fixed one of the file, "
+            f"{tool.orientation.tolist()}, saw one turned by {turned:.3g} rad; declare rx, ry, rz "
+            "as dimensions if the tool turns"
+        )
+    return tool.targets(position, turn / norm)

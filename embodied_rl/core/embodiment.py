@@ -79,8 +79,10 @@ from embodied_rl.core.command_groups import (
     Command,
     StopService,
     check_groups,
+    command_meaning,
     parse_command,
     parse_stop_services,
+    with_measured_tools,
 )
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.frames import Frames, parse_frames
@@ -182,17 +184,20 @@ class Embodiment:
         prefix = root.text("prefix", default="")
         base_frame = root.text("base_frame", default=BASE_LINK)
         frames = parse_frames(root)
-        commands = {key: parse_command(part, prefix) for key, part in root.children("commands")}
+        commands = {
+            key: parse_command(part, prefix, base_frame) for key, part in root.children("commands")
+        }
         limits = {
             name: (float(command.lower[i]), float(command.upper[i]))
             for command in commands.values()
-            for i, name in enumerate(command.names)
-            if not command.velocity and command.unit in ("", "rad")
+            for i, name in enumerate(command.joints)
+            if command.unit in ("", "rad")
         }
         streams = {
             key: _limited(parse_stream(part, prefix, base_frame, frames), limits)
             for key, part in root.children("streams")
         }
+        commands = with_measured_tools(root, streams, commands)
         check_groups(root, streams, commands)
         chain_part = root.optional_child("kinematics")
         workspace_part = root.optional_child("workspace")
@@ -289,6 +294,14 @@ class Embodiment:
             found.setdefault(stream.topic, []).append(stream)
         return found
 
+    def static_topics(self) -> dict[str, str]:
+        """Topic -> message type of the transforms that stay, which streams of tf need."""
+        return {s.static_topic: s.type for s in self.streams.values() if s.static_topic}
+
+    def command_topics(self) -> dict[str, str]:
+        """Topic -> message type of the commands; an action has no topic that can be listened to."""
+        return {c.topic: c.type for c in self.commands.values() if c.goals is None}
+
     def contract_hash(self, stream_keys: Iterable[str]) -> str:
         """Hash of what a trained policy depends on, 16 hex digits.
 
@@ -299,7 +312,7 @@ class Embodiment:
         streams = self.require(sorted(stream_keys))
         # Streams are sorted by name; the command groups stand in the order of the action vector.
         content = {
-            "commands": {key: [list(c.names), c.unit] for key, c in self.commands.items()},
+            "commands": {k: command_meaning(c, self.base_frame) for k, c in self.commands.items()},
             "control_rate_hz": self.control_rate_hz,
             "streams": {key: meaning(stream) for key, stream in streams.items()},
         }

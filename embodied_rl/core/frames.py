@@ -16,6 +16,8 @@ import numpy as np
 from embodied_rl.core.kinematics import transform
 from embodied_rl.core.schema import Section
 
+UNIT_TOLERANCE = 1e-3  # by which the norm of a unit quaternion may be off
+
 
 @dataclass(frozen=True)
 class Pose:

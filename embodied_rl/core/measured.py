@@ -10,6 +10,7 @@ from collections import deque
 
 import numpy as np
 
+from embodied_rl.core.cartesian import Tool
 from embodied_rl.core.embodiment import (
     JOINT_STATE,
     NANOSECONDS,
@@ -48,7 +49,7 @@ def measured_by(stream: Stream) -> dict[str, int]:
 
 class StateWatch:
     """Measured state of every commanded dimension, which is where the limiter starts from:
-    positions of joints, velocities of a base.
+    positions of joints, poses of tools, velocities of a base.
 
     Raises:
         UserError: no stream of the embodiment measures a commanded dimension.
@@ -59,6 +60,12 @@ class StateWatch:
     def __init__(self, embodiment: Embodiment):
         self._names = embodiment.action_names
         self._source: dict[str, tuple[str, int]] = {}
+        self._turning: dict[str, Tool] = {}  # by the stream that measures their orientation
+        for command in embodiment.commands.values():
+            if command.tool:
+                self._source |= zip(command.names, command.tool.measured_by, strict=True)
+                if command.tool.turns:
+                    self._turning[command.tool.orientation_stream] = command.tool
         for key, stream in embodiment.streams.items():
             for name, place in measured_by(stream).items():
                 self._source.setdefault(name, (key, place))
@@ -77,6 +84,12 @@ class StateWatch:
 
     def add(self, key: str, sample: Sample) -> Arrival | None:
         """What became of a sample; None where a subclass does not believe it yet."""
+        tool = self._turning.get(key)
+        if tool is not None:
+            sample = Sample(sample.stamp_ns, tool.rotation_vector(sample.value))
+        return self._take(key, sample)
+
+    def _take(self, key: str, sample: Sample) -> Arrival | None:
         arrival = self._builder.add(key, sample)
         self._builder.forget_before(sample.stamp_ns - self.KEEP_NS)
         return arrival
@@ -149,8 +162,8 @@ class AgreedState(StateWatch):
         for samples in self._believed.values():
             samples.clear()
 
-    def add(self, key: str, sample: Sample) -> Arrival | None:
-        """As :meth:`StateWatch.add`; None for a sample that no other one agrees with so far."""
+    def _take(self, key: str, sample: Sample) -> Arrival | None:
+        """None for a sample that no other one agrees with so far."""
         believed = self._believed[key]
         last = believed[-1] if believed else None
         sample = self._unwrapped(key, sample, last)
@@ -162,7 +175,7 @@ class AgreedState(StateWatch):
             return None
         self.leapt.discard(key)
         believed.append(sample)
-        return super().add(key, sample)
+        return super()._take(key, sample)
 
     def _believable(
         self, key: str, sample: Sample, last: Sample | None, before: Sample | None

@@ -16,6 +16,7 @@ WRENCH = "geometry_msgs/msg/WrenchStamped"
 JOY = "sensor_msgs/msg/Joy"
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 GRIPPER_COMMAND = "control_msgs/msg/GripperCommand"
+GRIPPER_ACTION = "control_msgs/action/GripperCommand"
 FLOAT = "std_msgs/msg/Float64"
 FLOAT32 = "std_msgs/msg/Float32"
 FLOAT_ARRAY = "std_msgs/msg/Float64MultiArray"
@@ -53,12 +54,14 @@ COMMAND_TYPES = (
     FLOAT,
     JOINT_STATE,
     GRIPPER_COMMAND,
+    GRIPPER_ACTION,
+    POSE,
     TWIST_STAMPED,
     TWIST,
 )
 VELOCITY_TYPES = (TWIST_STAMPED, TWIST)
-STAMPED_TARGETS = (TWIST_STAMPED, JOINT_STATE)  # of the commands that are in force at once
-SINGLE_TYPES = (FLOAT, GRIPPER_COMMAND)  # commands of one joint
+STAMPED_TARGETS = (TWIST_STAMPED, JOINT_STATE, POSE)  # of the commands that are in force at once
+SINGLE_TYPES = (FLOAT, GRIPPER_COMMAND, GRIPPER_ACTION)  # commands of one joint
 
 # What a part of a pose or of an odometry is made of; orientation is a quaternion. Positions are in
 # the frame of the header, the velocities of an odometry in that of the robot (REP 105).

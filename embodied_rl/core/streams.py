@@ -123,6 +123,11 @@ class Stream:
         return tuple(self.prefix + joint for joint in self.joints)
 
     @property
+    def static_topic(self) -> str:
+        """Of a TF stream: the topic with the transforms that do not move."""
+        return f"{self.topic}_static" if self.type == TF else ""
+
+    @property
     def period_ns(self) -> int:
         return round(NANOSECONDS / self.rate_hz)
 

@@ -36,7 +36,7 @@ class ActuatorInput:
         self.refused: Counter[str] = Counter()
         self.subscriptions = [
             node.create_subscription(
-                messages.message_class(command.type),
+                messages.command_class(command),
                 command.topic,
                 functools.partial(
                     self._on_trajectory if command.type == JOINT_TRAJECTORY else self._on_target,

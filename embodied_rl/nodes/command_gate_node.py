@@ -41,6 +41,7 @@ from embodied_rl.nodes.command_output import CommandOutput
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.gate_realtime import RealtimeGate
 from embodied_rl.nodes.process import Stop, parameter, run
+from embodied_rl.nodes.static_frames import static_subscribers
 from embodied_rl.nodes.stop_input import StopInput
 from embodied_rl.nodes.subscriber import Subscriber
 
@@ -122,9 +123,17 @@ class CommandGateNode(Node):
             )
             for topic, group in measured.items()
         ]
+        self._static = static_subscribers(self, streams.values(), self._on_static)
+
+    def _on_static(self, group: list[Stream], message) -> None:
+        for stream in group:
+            try:
+                self.decoders[stream.key].latch(message)
+            except MessageError as error:
+                self._complain(str(error))
 
     def _match_publishers(self) -> None:
-        for sensor in self._sensors:
+        for sensor in (*self._sensors, *self._static):
             sensor.match()
 
     # What comes in
@@ -188,7 +197,8 @@ class CommandGateNode(Node):
         (self.realtime or self.answering).forget("a new episode")
         self.watch.reset(messages.now_ns(self))
         sensors = [sensor.subscription for sensor in self._sensors]
-        ears = [*self._policy_ears, self.stop_input.subscription, *sensors]
+        static = [frames.subscription for frames in self._static]
+        ears = [*self._policy_ears, self.stop_input.subscription, *sensors, *static]
         needed = []
         if self.answering:
             # in lockstep the run waits for each message of these, and for one that is lost in vain
@@ -238,6 +248,8 @@ class CommandGateNode(Node):
             if trouble:
                 level, line = diagnostics.ERROR, f"{line}; {trouble}" if line else trouble
             figures |= self.realtime.figures()
+            if complaint := self.output.complaint():
+                level, line = max(level, diagnostics.WARN), f"{line}; {complaint}"
         elif rival := self.output.rivals():
             level, line = diagnostics.ERROR, rival
         if self.dry_run:

@@ -1,4 +1,4 @@
-"""The command topics of a robot: what is sent on them, and whether its controllers hear it."""
+"""The commands of a robot, on topics and by actions: what is sent, and whether anybody hears it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from trajectory_msgs.msg import JointTrajectory
 
-from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Embodiment
+from embodied_rl.core.embodiment import JOINT_TRAJECTORY, Command, Embodiment
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.nodes import messages, qos
+from embodied_rl.nodes.gripper_action import GripperAction
 
 # Nodes that listen to commands without carrying them out.
 _LISTENERS = ("recorder_node", "rosbag2", "_ros2cli", "plotjuggler", "foxglove_bridge")
@@ -28,16 +30,14 @@ class CommandOutput:
     def __init__(self, node: Node, embodiment: Embodiment, dry_run: bool = False):
         self._node, self._embodiment, self._dry_run = node, embodiment, dry_run
         commands = embodiment.commands
-        self._publishers = (
-            {}
-            if dry_run
-            else {
-                key: node.create_publisher(
-                    messages.message_class(command.type), command.topic, qos.COMMANDS
-                )
-                for key, command in commands.items()
-            }
-        )
+        self._publishers: dict[str, Publisher | GripperAction] = {}
+        if not dry_run:
+            self._publishers = {key: _publisher(node, c) for key, c in commands.items()}
+        self._grippers = {
+            key: publisher
+            for key, publisher in self._publishers.items()
+            if isinstance(publisher, GripperAction)
+        }
         self.all = list(commands)
         self.bases = [key for key, command in commands.items() if command.velocity]
         self.trajectories = [key for key, c in commands.items() if c.type == JOINT_TRAJECTORY]
@@ -71,6 +71,24 @@ class CommandOutput:
         for publisher, message in outgoing:
             publisher.publish(message)
 
+    def stop(self, measured: np.ndarray | None) -> None:
+        """An emergency stop, for what goes on by itself once it was sent: goals of actions.
+
+        Args:
+            measured: where the robot is ``(A,)``, if that is known.
+        """
+        for key, gripper in self._grippers.items():
+            gripper.stop(None if measured is None else float(measured[self._slices[key]][0]))
+
+    def release(self) -> None:
+        """The end of :meth:`stop`."""
+        for gripper in self._grippers.values():
+            gripper.release()
+
+    def complaint(self) -> str:
+        """What became of goals that were refused or aborted, in one line, or nothing."""
+        return "; ".join(g.reason for g in self._grippers.values() if g.reason)
+
     def rivals(self) -> str:
         """Who else publishes commands, in one line, or nothing."""
         for publisher in self._publishers.values():
@@ -84,8 +102,13 @@ class CommandOutput:
         publishes them too, nobody listens, or only with another type."""
         if rivals := self.rivals():
             return rivals
+        for gripper in self._grippers.values():
+            if absent := gripper.trouble():
+                return absent
         for key, publisher in self._publishers.items():
             topic = publisher.topic_name
+            if key in self._grippers:
+                continue
             listeners = [
                 info
                 for info in self._node.get_subscriptions_info_by_topic(topic)
@@ -118,6 +141,13 @@ class CommandOutput:
             if alike and self._node.count_subscribers(name):
                 return f"; {name} has a subscriber: is that the active controller?"
         return "; is its controller running?"
+
+
+def _publisher(node: Node, command: Command) -> Publisher | GripperAction:
+    """What sends the messages of a command."""
+    if command.goals is not None:
+        return GripperAction(node, command)
+    return node.create_publisher(messages.message_class(command.type), command.topic, qos.COMMANDS)
 
 
 def _last(topic: str) -> str:

@@ -194,6 +194,7 @@ class RealtimeGate:
         now_ns = self._now()
         if not wanted:
             self._own_stop.end()
+            self._output.release()
             self.watch.reset(now_ns)  # whoever releases a stop has looked at the robot
             self._push_s = 0.0
             if self._gate.started and not self._gate.moving:
@@ -201,6 +202,7 @@ class RealtimeGate:
             return
         self._own_stop.begin()
         measured = self._fresh(now_ns)
+        self._output.stop(measured)
         if not self._gate.started and measured is not None:
             self._gate.start_from_rest(now_ns, measured)
         still = self._gate.stop(now_ns, measured)

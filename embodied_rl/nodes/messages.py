@@ -24,26 +24,40 @@ from embodied_rl.core.embodiment import NANOSECONDS, Command, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.heading import quaternion_of
 from embodied_rl.core.images import compress
-from embodied_rl.core.message_types import COMPONENTS
 from embodied_rl.core.policy import ActionChunk
 from embodied_rl.core.window import Sample
 
 
 @cache
 def message_class(kind: str) -> Any:
-    """The class of a message type such as ``sensor_msgs/msg/Imu``.
+    """The class of a message type such as ``sensor_msgs/msg/Imu``, or of an action's.
 
     Raises:
         UserError: its package is not installed; names it.
     """
-    package, _, name = kind.split("/")
+    package, part, name = kind.split("/")
     try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
+        return getattr(importlib.import_module(f"{package}.{part}"), name)
     except ImportError as error:
         raise UserError(
             f"{kind}: expected the ROS package '{package}' to be installed, saw none; install it "
             f"(ros-$ROS_DISTRO-{package.replace('_', '-')}) or use another type"
         ) from error
+
+
+def command_class(command: Command) -> Any:
+    """The class of a command's messages, for a robot that is simulated.
+
+    Raises:
+        UserError: the command is an action, or its package is not installed.
+    """
+    if command.goals is not None:
+        raise UserError(
+            f"commands.{command.key}.type: expected a type that is sent on a topic, for a "
+            f"simulated robot offers no action, saw {command.type}; use {types.GRIPPER_COMMAND} "
+            f"or {types.FLOAT} in its file"
+        )
+    return message_class(command.type)
 
 
 def _installed(kinds: Iterable[str]) -> dict[str, Any]:
@@ -178,8 +192,12 @@ def _odometry(streams: Sequence[Stream], samples: Mapping[str, Sample]) -> Odome
 
 def _fill(part, stream: Stream, samples: Mapping[str, Sample]) -> None:
     """The components of a point, vector or quaternion of a message."""
-    values = samples[stream.key].value.tolist()
-    for axis, value in zip(COMPONENTS[stream.field], values, strict=True):
+    _set_axes(part, samples[stream.key].value)
+
+
+def _set_axes(part, values: np.ndarray) -> None:
+    """The components x, y, z and, of a quaternion, w of a part of a message."""
+    for axis, value in zip("xyzw"[: len(values)], values.tolist(), strict=True):
         setattr(part, axis, value)
 
 
@@ -225,12 +243,20 @@ def command_message(command: Command, chunk: ActionChunk, columns: slice) -> Any
     if command.type == types.FLOAT:
         return Float64(data=values[0])
     if command.type == types.GRIPPER_COMMAND:
-        # No effort is asked for: to gripper controllers 0 means as much as they have.
-        return message_class(command.type)(position=values[0], max_effort=0.0)
+        return message_class(command.type)(position=values[0], max_effort=command.max_effort)
+    if command.type == types.GRIPPER_ACTION:
+        return gripper_goal(command, values[0])
     if command.type == types.JOINT_STATE:
         message = JointState(name=list(command.wire_names), position=array("d", values))
         message.header.stamp = stamp
         return message
+    if command.tool:
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = stamp, command.frame
+        place, turn = command.tool.pose(chunk.values[0, columns])
+        _set_axes(pose.pose.position, place)
+        _set_axes(pose.pose.orientation, turn)
+        return pose
     twist = Twist()
     for name, value in zip(command.names, values, strict=True):
         part, axis = name.split("_")
@@ -240,6 +266,13 @@ def command_message(command: Command, chunk: ActionChunk, columns: slice) -> Any
     stamped = TwistStamped(twist=twist)
     stamped.header.stamp, stamped.header.frame_id = stamp, command.frame
     return stamped
+
+
+def gripper_goal(command: Command, position: float) -> Any:
+    """A goal of ``control_msgs/action/GripperCommand``."""
+    goal = message_class(command.type).Goal()
+    goal.command.position, goal.command.max_effort = position, command.max_effort
+    return goal
 
 
 def read_chunk(message: JointTrajectory, embodiment: Embodiment, topic: str) -> ActionChunk:

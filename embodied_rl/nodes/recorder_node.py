@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -29,7 +30,7 @@ from embodied_rl.bags.write import PARTIAL, BagWriter
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo
-from embodied_rl.nodes import diagnostics, messages, qos
+from embodied_rl.nodes import diagnostics, messages, qos, static_frames
 from embodied_rl.nodes.connections import DISCOVERY_S, Connections
 from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.nodes.subscriber import Subscriber
@@ -76,6 +77,8 @@ class RecorderNode(Node):
         self._opened_ns = 0
         self._started = False  # the open bag holds its episode/start
         self._last_instruction: bytes | None = None
+        # Transforms that stay come once, and every bag needs them.
+        self._static: dict[str, list[bytes]] = {t: [] for t in self.embodiment.static_topics()}
         self._topics = {name: self._topic(name, kind) for name, kind in self._kinds().items()}
         for topic in self._topics.values():
             self._subscribe(topic)
@@ -93,7 +96,7 @@ class RecorderNode(Node):
     def _kinds(self) -> dict[str, str]:
         """Relative topic -> message type."""
         kinds = {topic: streams[0].type for topic, streams in self.embodiment.topics().items()}
-        kinds |= {command.topic: command.type for command in self.embodiment.commands.values()}
+        kinds |= self.embodiment.command_topics() | self.embodiment.static_topics()
         kinds |= names.EPISODE_TOPICS
         kinds.pop(names.EMBODIMENT)  # written by this node itself
         return kinds
@@ -111,9 +114,14 @@ class RecorderNode(Node):
             messages.message_class(topic.kind),
             topic.name,
             lambda data: self._on_message(topic, data),
-            qos.LATCHED if topic.name in LATCHED else qos.recording(topic.kind),
+            self._quality(topic),
             raw=True,
         )
+
+    def _quality(self, topic: Topic) -> QoSProfile:
+        if topic.name in self._static:
+            return qos.latched(static_frames.DEPTH)
+        return qos.LATCHED if topic.name in LATCHED else qos.recording(topic.kind)
 
     def _match_publishers(self) -> None:
         for topic in self._topics.values():
@@ -145,6 +153,9 @@ class RecorderNode(Node):
         topic.arrivals_s.append(time.monotonic())
         if topic.name == names.INSTRUCTION:
             self._last_instruction = data
+        kept = self._static.get(topic.name)
+        if kept is not None and data not in kept:
+            self._static[topic.name] = [*kept, data][-static_frames.DEPTH :]
         if topic.name == names.EPISODE_OUTCOME:
             # The executor takes one message a topic in turn, so an outcome overtakes the samples
             # that wait; a reader of the bag ends the episode at the outcome and would lose them.
@@ -252,8 +263,7 @@ class RecorderNode(Node):
             topic.subscriber.subscription for topic in self._topics.values() if topic.subscriber
         )
         if time.monotonic() < self._born_s + DISCOVERY_S:
-            declared = [*self.embodiment.topics()]
-            declared += [command.topic for command in self.embodiment.commands.values()]
+            declared = [*self.embodiment.topics(), *self.embodiment.command_topics()]
             lines += [f"{topic}: no publisher" for topic in declared if not self._published(topic)]
         return lines
 
@@ -282,6 +292,12 @@ class RecorderNode(Node):
             instruction = serialize_message(String(data=self._text))
         if instruction is not None and self._writer is not None:
             self._write(self._recorded_name(names.INSTRUCTION), instruction)
+        for name, kept in self._static.items():
+            if kept and not self._topics[name].declared and self._writer is not None:
+                self._declare(self._writer, self._topics[name], latched)
+            for data in kept:
+                if self._writer is not None:
+                    self._write(self._recorded_name(name), data)
         if self._writer is None:
             raise UserError(self._failure)
 
@@ -357,7 +373,7 @@ class RecorderNode(Node):
             f"{name}.rate_hz": round(self._topics[name].rate_hz(), 1)
             for name in self.embodiment.topics()
         }
-        commands = {command.topic for command in self.embodiment.commands.values()}
+        commands = self.embodiment.command_topics()
         figures["actions"] = sum(self._topics[name].count for name in commands)
         figures["lost"] = lost
         if self._failure:

@@ -91,7 +91,7 @@ class StandInNode(Node):
             self._topics += [(publisher, part, [0]) for part in parts]
         for key, command in self.embodiment.commands.items():
             self.create_subscription(
-                messages.message_class(command.type),
+                messages.command_class(command),
                 command.topic,
                 functools.partial(self._on_command, key),
                 qos.COMMANDS,
@@ -192,7 +192,8 @@ class StandInNode(Node):
             return
         stamp = now_ns + round(faults.stamp_s.get(topic, 0.0) * NANOSECONDS)
         samples = {s.key: Sample(stamp, self._sensed(s, now_ns, number)) for s in streams}
-        message = messages.encode_topic(streams, samples, self.embodiment.base_frame)
+        frame = streams[0].frame or self.embodiment.base_frame
+        message = messages.encode_topic(streams, samples, frame)
         late_s = faults.late_s.get(topic, 0.0)
         if late_s:
             self._outgoing.append((time.monotonic() + late_s, publisher, message))
@@ -249,6 +250,11 @@ class StandInNode(Node):
         )
 
     def _tool(self, stream: Stream) -> np.ndarray:
+        for key, command in self.embodiment.commands.items():
+            tool = command.tool
+            if tool and stream.key in (tool.position_stream, tool.orientation_stream):
+                place, turn = tool.pose(self.robot.state[self.embodiment.slices()[key]])
+                return place if stream.field == "position" else turn
         chain = self.embodiment.chain
         if stream.field == "orientation":
             return np.array([0.0, 0.0, 0.0, 1.0])

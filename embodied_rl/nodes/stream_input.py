@@ -20,6 +20,7 @@ from embodied_rl.core.window import Sample
 from embodied_rl.nodes import messages, qos
 from embodied_rl.nodes.connections import DISCOVERY_S, silence_hint
 from embodied_rl.nodes.lifecycle import NotYet
+from embodied_rl.nodes.static_frames import static_subscribers
 from embodied_rl.nodes.stream_meter import LOWEST_SHARE, StreamMeter
 from embodied_rl.nodes.subscriber import Subscriber
 
@@ -69,6 +70,7 @@ class StreamInput:
             )
             for topic, group in by_topic.items()
         ]
+        self._subscribers += static_subscribers(node, streams.values(), self._on_static)
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -97,6 +99,14 @@ class StreamInput:
         arrival_s, now_ns = time.perf_counter(), messages.now_ns(self._node)
         with self._lock:
             self._take(group, message, arrival_s, now_ns)
+
+    def _on_static(self, group: list[Stream], message) -> None:
+        with self._lock:
+            for stream in group:
+                try:
+                    self._decoders[stream.key].latch(message)
+                except MessageError as error:
+                    self._refuse(self.meters[stream.key], str(error))
 
     def _take(self, group: list[Stream], message, arrival_s: float, now_ns: int) -> None:
         for stream in group:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import PoseStamped, Twist
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Header, String
@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_rl.bringup.environment import share_file
+from embodied_rl.core.decode_commands import read_targets
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.heartbeat import Heartbeat
 from embodied_rl.core.policy import ActionChunk
@@ -32,6 +33,20 @@ streams:
 commands:
   arm: {topic: arm_controller/joint_trajectory, type: trajectory_msgs/msg/JointTrajectory,
         joints: [lift, turn], unit: rad, lower: [-3, -3], upper: [3, 3], max_velocity: [2, 2]}
+"""
+TOOL = """
+name: cartesian
+control_rate_hz: 20
+streams:
+  place: {topic: tcp_pose, type: geometry_msgs/msg/PoseStamped, field: position,
+          rate_hz: 50, max_age_s: 1.0}
+  turn: {topic: tcp_pose, type: geometry_msgs/msg/PoseStamped, field: orientation,
+         rate_hz: 50, max_age_s: 1.0}
+commands:
+  tool: {topic: cartesian_motion_controller/target_frame, type: geometry_msgs/msg/PoseStamped,
+         dimensions: [x, y, z, rx, ry, rz], orientation: [1, 0, 0, 0],
+         lower: [0.2, -1, 0.2, -1, -1, -1], upper: [1.2, 1, 1.2, 1, 1, 1],
+         max_velocity: [0.5, 0.5, 0.5, 1, 1, 1]}
 """
 BASE = share_file("sim_worlds/arena/diff_drive.yaml")
 SESSION = "beef"
@@ -143,6 +158,35 @@ def test_a_stop_is_accepted_by_a_robot_whose_clock_is_apart(probe, processes, ar
     robot.until(stopped, "stop")
     robot.until(robot.rests, "rest")
     robot.until(lambda: robot.said("stands_confirmed: True"), "confirmation by the measured joints")
+    assert robot.refused() == 0
+
+
+def test_a_tool_is_led_within_its_limits_from_its_measured_pose_and_stands_after_a_stop(
+    probe, processes, tmp_path
+):
+    path = tmp_path / "cartesian.yaml"
+    path.write_text(TOOL)
+    sent = probe.collect(PoseStamped, "cartesian_motion_controller/target_frame")
+    robot = Robot(probe, processes, path)
+    tool, limits = robot.embodiment.commands["tool"], robot.embodiment.limits()
+    robot.until(lambda: np.ptp([m.position[5] for _, m in robot.truth]) > 0.4, "motion")
+    targets = np.array([read_targets(message, tool) for _, message in sent])
+    assert np.all(np.abs(targets[0] - robot.begin) <= limits[2] * 0.05 + 1e-6)
+    assert np.all(np.abs(np.diff(targets, axis=0)) <= limits[2] * 0.05 + 1e-6)
+    robot.faults(blocked=["tool_rz"])
+    robot.until(lambda: robot.said("tool_rz does not follow"), "hold of a tool that cannot turn")
+    robot.faults()
+    robot.until(robot.following, "motion that goes on")
+    stop = probe.node.create_publisher(Bool, "emergency_stop", 10)
+    probe.until(stop.get_subscription_count, "gate")
+
+    def stopped() -> bool:
+        stop.publish(Bool(data=True))
+        return robot.said("state: STOPPED")
+
+    robot.until(stopped, "stop")
+    robot.until(robot.rests, "rest")
+    assert np.allclose(read_targets(sent[-1][1], tool), robot.state(), atol=0.05)
     assert robot.refused() == 0
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("rclpy")
 
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 
+from embodied_rl.bags.actions import ActionLog  # noqa: E402
 from embodied_rl.bags.messages import Decoder, standard_types  # noqa: E402
 from embodied_rl.core.decode import decode  # noqa: E402
 from embodied_rl.core.decode_commands import read_targets, target_stamp_ns  # noqa: E402
@@ -129,6 +130,33 @@ def test_commands_come_back_as_they_were_sent(kind):
     assert target_stamp_ns(recorded, command) == (7 * 10**9 if "Joint" in kind else 0)
     if "Joint" in kind:
         assert list(live.name) == ["left_f"]
+
+
+@pytest.mark.parametrize("turn", [[], [0.3, -0.2, 1.1]])
+def test_a_tool_pose_comes_back_as_it_was_sent(turn):
+    width = 3 + len(turn)
+    pose = {"topic": "target_frame", "type": "geometry_msgs/msg/PoseStamped",
+            "dimensions": ["x", "y", "z", "rx", "ry", "rz"][:width],
+            "orientation": [0, 0.6, 0, 0.8], "max_velocity": [1] * width,
+            "lower": [-1.2] * width, "upper": [1.2] * width}  # fmt: skip
+    file = body(type="geometry_msgs/msg/PoseStamped", field="position").text
+    data = yaml.safe_load(file)
+    data["streams"]["way"] = {**data["streams"]["it"], "field": "orientation"}
+    data["commands"] = {"tool": pose}
+    command = Embodiment.parse(yaml.safe_dump(data), "own.yaml").commands["tool"]
+    wanted = np.array([0.25, -0.5, 0.75, *turn])
+    chunk = ActionChunk(7 * 10**9, 10**8, wanted[None])
+    live = messages.command_message(command, chunk, slice(0, width))
+    recorded = Decoder()("tool", command.type, serialize_message(live))
+    for message in (live, recorded):
+        assert read_targets(message, command) == pytest.approx(wanted, abs=1e-12)
+        assert target_stamp_ns(message, command) == 7 * 10**9
+    assert live.header.frame_id == "base_link"
+    # a bag's reader makes the action of it as of every other target that is in force at once
+    log = ActionLog(Embodiment.parse(yaml.safe_dump(data), "own.yaml"), executed=False)
+    log.add("tool", command.topic, recorded, 7 * 10**9 + 5, 0)
+    values, valid = log.actions(np.array([7 * 10**9]), 7 * 10**9)
+    assert valid.all() and values[0] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_a_trajectory_carries_the_prefix_of_its_robot():
