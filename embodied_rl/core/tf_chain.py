@@ -21,7 +21,7 @@ from embodied_rl.core.errors import MessageError, NotForThisStream, quoted
 from embodied_rl.core.frames import UNIT_TOLERANCE, multiplied, rotation_from
 from embodied_rl.core.streams import NANOSECONDS, Stream
 
-KEPT_NS = 10 * NANOSECONDS  # of each moving transform; a stamp from before begins it anew
+KEPT_NS = 10 * NANOSECONDS  # of each moving transform; a stamp from before restarts it
 PATIENCE_NS = NANOSECONDS  # so long frames may be unconnected before that is a fault
 ALIKE = 1.2  # transforms whose periods differ by less are equally slow
 LONGEST_CHAIN = 64  # frames; a longer one goes round

@@ -2,7 +2,7 @@
 
 :class:`GripperAction` stands where :class:`embodied_rl.nodes.command_output.CommandOutput` has a
 publisher. A target that comes with every control period becomes a goal only where it has moved, and
-not too often: a gripper's server begins anew with every goal.
+not too often: a gripper's server starts over with every goal.
 """
 
 from __future__ import annotations
