@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from embodied_rl.nodes.process import Stop, parameter, run
 SERVICE_DEADLINE_S = 60.0  # paced by the wall clock; in lockstep nothing has a deadline
 CONNECT_S = 20.0  # how long nodes may take to find each other's topics, on a busy machine
 SETTLE_S = 0.5
+SHOWN = 10  # episodes in the table
 PICTURE = "plan_view_node/picture"
 PICTURE_PATIENCE_S = 10.0  # the last messages of an episode may still be on their way
 
@@ -72,8 +75,24 @@ class Row:
             if key.endswith(ends)
         ]
 
+    def result(self) -> dict:
+        """The finished episode's entry in ``episodes.json``."""
+        assert self.outcome is not None
+        return {
+            "episode": self.info.episode,
+            "trial": self.info.trial,
+            "seed": self.info.seed,
+            "success": self.outcome.success,
+            "reason": self.outcome.reason,
+            "steps": self.report["ticks"] - 1,
+            "real_time_factor": round(self.simulated_s / max(self.wall_s, 1e-9), 2),
+            "delivered": self.rates(),
+            "bag": self.bag.get("path", ""),
+            "policy_node": self.report,
+        }
 
-def in_trials(rows: list[Row]) -> bool:
+
+def in_trials(rows: Iterable[Row]) -> bool:
     """Whether several episodes in a row share one world."""
     return any(row.info.trial != row.info.episode for row in rows)
 
@@ -112,7 +131,11 @@ class EpisodeNode(Node):
         ):
             for name in names:
                 self._service_clients[name] = self.create_client(kind, name)
-        self._rows: list[Row] = []
+        self._rows: deque[Row] = deque(maxlen=SHOWN)
+        # As text: the dictionaries of a long run would take several times the memory.
+        self._results: list[str] = []
+        self._successes = 0
+        self._bags: list[str] = []  # the first and the last one
         # Into a file or a pipe there is no width to respect.
         self._console = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -145,7 +168,7 @@ class EpisodeNode(Node):
 
     def _all_episodes(self) -> None:
         self._wait_for_services()
-        while not self._episodes or len(self._rows) < self._episodes:
+        while not self._episodes or len(self._results) < self._episodes:
             self._one_episode()
         self._call("sim/pause", True)
 
@@ -170,10 +193,18 @@ class EpisodeNode(Node):
         if self._record:
             row.bag = yaml.safe_load(self._call("recorder_node/stop"))
         row.outcome = self._outcome
+        self._keep(row)
         self._live.update(self._table())
         if self._pictures:
             line = f"episode {info.episode}: {self._picture()}"
             self._live.console.print(line, soft_wrap=True, highlight=False)
+
+    def _keep(self, row: Row) -> None:
+        result = row.result()
+        self._results.append(json.dumps(result))
+        self._successes += result["success"]
+        if result["bag"]:
+            self._bags = [*self._bags[:1], result["bag"]]
 
     def _picture(self) -> str:
         """Where the picture of the episode is, or why there is none; no reason to end the run."""
@@ -244,7 +275,7 @@ class EpisodeNode(Node):
         table.add_column("delivered, Hz")
         table.add_column("latency\nms", justify="right", no_wrap=True)
         table.add_column("deadline\nmisses", justify="right", no_wrap=True)
-        for row in self._rows[-10:]:
+        for row in self._rows:
             table.add_row(*self._cells(row))
         return table
 
@@ -267,32 +298,14 @@ class EpisodeNode(Node):
         ]
 
     def _write_results(self) -> None:
-        done = [row for row in self._rows if row.outcome is not None]
-        results = [
-            {
-                "episode": row.info.episode,
-                "trial": row.info.trial,
-                "seed": row.info.seed,
-                "success": row.outcome.success,
-                "reason": row.outcome.reason,
-                "steps": row.report["ticks"] - 1,
-                "real_time_factor": round(row.simulated_s / max(row.wall_s, 1e-9), 2),
-                "delivered": row.rates(),
-                "bag": row.bag.get("path", ""),
-                "policy_node": row.report,
-            }
-            for row in done
-            if row.outcome is not None
-        ]
         with atomic_write(self._out / "episodes.json") as temporary:
-            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        successes = sum(result["success"] for result in results)
-        counted = f"{successes} of {len(results)} episodes succeeded"
-        lines = [f"{counted if results else 'no episode was finished'}; {self._out}/episodes.json"]
-        bags = [row.bag["path"] for row in done if row.bag]
-        if bags:
-            lines.append(f"bags: {Path(bags[0]).parent}")
-            strip = write_strip(Path(bags[-1]), self._out / "episode.png")
+            temporary.write_text("[\n" + ",\n".join(self._results) + "\n]\n", encoding="utf-8")
+        count = len(self._results)
+        counted = f"{self._successes} of {count} episodes succeeded"
+        lines = [f"{counted if count else 'no episode was finished'}; {self._out}/episodes.json"]
+        if self._bags:
+            lines.append(f"bags: {Path(self._bags[0]).parent}")
+            strip = write_strip(Path(self._bags[-1]), self._out / "episode.png")
             lines.append(f"picture: {strip}" if strip else "picture: no camera was recorded")
         if not self._console.is_terminal:
             self._console.print()  # the last table ends without a line break there
