@@ -175,61 +175,37 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
     topic = part.relative_name("topic")
     fields = STREAM_FIELDS[kind]
     chosen = part.choice("field", fields) if fields else ""
-    joints: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    encoding, dtype, scan, source = "", "float64", None, None
-    if kind == LASER_SCAN:
-        scan, dtype = parse_scan(part), "float32"
-        shape: tuple[int, ...] = (scan.beams,)
-    elif kind == POINT_CLOUD:
-        names, shape, dtype = *_cloud(part), "float32"
-    elif kind == JOINT_STATE:
-        joints = part.names("joints")
-        shape = (len(joints),)
-    elif kind in (FLOAT, FLOAT32):
-        names, shape = (part.key,), (1,)
-    elif kind in (FLOAT_ARRAY, FLOAT32_ARRAY, JOY):
-        names = part.names("names")
-        shape = (len(names),)
-    elif kind in IMAGE_TYPES:
-        encoding, dtype, shape = _picture(part)
-        source = parse_source(part, encoding, shape, compressed=kind == COMPRESSED_IMAGE)
-    else:
-        shape = (len(COMPONENTS[chosen]),)
+    layout = _layout(part, kind, chosen)
     unit, scale = part.text("unit", default="m"), 1.0
-    if scan is None:
-        unit, scale = _unit(part, kind, chosen, encoding)
-    frame = _frame(part, kind, chosen, names, base_frame)
+    if layout.scan is None:
+        unit, scale = _unit(part, kind, chosen, layout.encoding)
+    frame = _frame(part, kind, chosen, layout.names, base_frame)
     stream = Stream(
         key=part.key,
         topic=topic,
         type=kind,
         field=chosen,
-        joints=joints,
-        shape=shape,
-        dtype=dtype,
-        encoding=encoding,
         unit=unit,
         scale=scale,
-        scan=scan,
-        names=names,
-        source=source,
         rate_hz=part.rate("rate_hz"),
         max_age_s=part.positive("max_age_s"),
         latency_s=part.at_least_zero("latency_s", default=0.0),
         stamps=_stamps(part, kind),
         stuck_after_s=part.positive("stuck_after_s") if part.has("stuck_after_s") else None,
-        prefix=part.text("prefix", default=prefix) if joints else "",
-        split=part.flag("split", default=False) if joints else False,
-        continuous=_continuous(part, joints, unit) if chosen == "position" and joints else (),
+        prefix=part.text("prefix", default=prefix) if layout.joints else "",
+        split=part.flag("split", default=False) if layout.joints else False,
+        continuous=(
+            _continuous(part, layout.joints, unit) if chosen == "position" and layout.joints else ()
+        ),
         frame=frame,
         frame_declared=bool(frame) and frame != base_frame,
         source_frame=part.text("source_frame", default="") if frame else "",
         child_frame=_child_frame(part, kind),
         sensor_frame=_sensor_frame(part, kind),
         transforms=frames.to(frame) if frame else {},
+        **vars(layout),
     )
-    if scan is not None and stream.unit != "m":
+    if layout.scan is not None and stream.unit != "m":
         part.fail("unit", "'m', the unit of every scan", f"'{stream.unit}'")
     if (stream.max_age_s - stream.latency_s) * stream.rate_hz < 1:
         wanted = "at least one period" + (" and latency_s" if stream.latency_s else "")
@@ -237,6 +213,41 @@ def parse_stream(part: Section, prefix: str, base_frame: str, frames: Frames) ->
         part.fail("max_age_s", f"{wanted} ({least_s:g} s)", stream.max_age_s)
     part.done()
     return stream
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the values of a stream are made of; fields as in :class:`Stream`."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float64"
+    joints: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    encoding: str = ""
+    scan: ScanGeometry | None = None
+    source: Source | None = None
+
+
+def _layout(part: Section, kind: str, chosen: str) -> _Layout:
+    if kind == LASER_SCAN:
+        scan = parse_scan(part)
+        return _Layout((scan.beams,), "float32", scan=scan)
+    if kind == POINT_CLOUD:
+        names, shape = _cloud(part)
+        return _Layout(shape, "float32", names=names)
+    if kind == JOINT_STATE:
+        joints = part.names("joints")
+        return _Layout((len(joints),), joints=joints)
+    if kind in (FLOAT, FLOAT32):
+        return _Layout((1,), names=(part.key,))
+    if kind in (FLOAT_ARRAY, FLOAT32_ARRAY, JOY):
+        names = part.names("names")
+        return _Layout((len(names),), names=names)
+    if kind in IMAGE_TYPES:
+        encoding, dtype, shape = _picture(part)
+        source = parse_source(part, encoding, shape, compressed=kind == COMPRESSED_IMAGE)
+        return _Layout(shape, dtype, encoding=encoding, source=source)
+    return _Layout((len(COMPONENTS[chosen]),))
 
 
 def _picture(part: Section) -> tuple[str, str, tuple[int, ...]]:
