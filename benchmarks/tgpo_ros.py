@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import tyro
 from _report import report
+from _twin_error import twin_errors
 
 from embodied_rl.bringup.evaluate import evaluate_over_ros, same_commands
 from embodied_rl.bringup.names import find_spec
@@ -31,7 +32,6 @@ from embodied_rl.policies.tgpo.sim_gap import PairedRuns, figures, paired_runs, 
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult, rollout
 from embodied_rl.sim.stl_tasks.task import StlTask
-from embodied_rl.sim.twin_error import twin_errors
 
 WORST = 0.10  # by which success may lie below the twin's
 
