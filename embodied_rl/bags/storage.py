@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+# Larger ones are refused: no sensor sends them, but a damaged or hostile length claims them.
+LARGEST_MESSAGE = 256 << 20  # bytes
+
 
 class Message(NamedTuple):
     """One serialised message as recorded."""
@@ -25,6 +28,8 @@ class TopicInfo:
     encoding: str = ""  # of the definition: ros2msg or ros2idl
     definition: str = ""
     serialization: str = "cdr"
+    qos: str = ""  # YAML list of the offered profiles
+    type_hash: str = ""
 
 
 class StorageFile(Protocol):
