@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embodied_rl.bags.storage import LARGEST_MESSAGE
+from embodied_rl.bags.storage import LARGEST_MESSAGE, data_from
 
 MAGIC = b"SQLite format 3\0"
 TOPICS, MESSAGES, DEFINITIONS = "topics", "messages", "message_definitions"
@@ -222,11 +222,7 @@ class SqlitePages:
         offset, step = 0, max(_BLOCK // self._page_size, 1) * self._page_size
         end = self._count * self._page_size
         while offset < end:
-            try:
-                data = os.lseek(self._file, offset, os.SEEK_DATA)
-            except OSError:  # nothing but a hole, or a file system that does not tell
-                return
-            offset = max(data // self._page_size * self._page_size, offset)
+            offset = data_from(self._file, offset, end) // self._page_size * self._page_size
             block = os.pread(self._file, min(step, end - offset), offset)
             kinds = np.frombuffer(block, np.uint8)[:: self._page_size]
             first = offset // self._page_size + 1

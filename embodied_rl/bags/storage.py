@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 # Larger ones are refused: no sensor sends them, but a damaged or hostile length claims them.
 LARGEST_MESSAGE = 256 << 20  # bytes
+LARGEST_CHUNK = 256 << 20  # bytes, decompressed; chunks that are not compressed may be larger
 
 
 class Message(NamedTuple):
@@ -51,3 +54,14 @@ class Unreadable(Exception):
     def __init__(self, expected: str, seen: str):
         super().__init__(f"expected {expected}, saw {seen}")
         self.expected, self.seen = expected, seen
+
+
+def data_from(file: int, offset: int, end: int) -> int:
+    """The first place from ``offset`` on that is not in a hole of a sparse file; ``end`` if none.
+
+    A file of a few bytes may claim terabytes that way.
+    """
+    try:
+        return min(os.lseek(file, offset, os.SEEK_DATA), end)
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else offset
