@@ -101,12 +101,27 @@ class McapFile:
         self._misfits = 0  # chunks of another size than they claim
         self._whole_sum: bool | None = None  # a check sum over all data is there, and right
         self.span_ns = (0, 0)
-        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
+        try:
+            self._check_magic()
+        except Unreadable:
             self.close()
-            seen = "an empty file" if self._size == 0 else "other bytes at its start"
-            raise Unreadable("an MCAP file", f"{seen} ({path.name})")
+            raise
         if not self._read_summary():
             self._survey()
+
+    def _check_magic(self) -> None:
+        """A file is MCAP by its start, or by its end where the start is damaged.
+
+        Raises:
+            Unreadable: neither looks like it.
+        """
+        if os.pread(self._file, len(MAGIC), 0) == MAGIC:
+            return
+        end = os.pread(self._file, len(MAGIC), max(self._size - len(MAGIC), 0))
+        seen = "an empty file" if self._size == 0 else "other bytes at its start"
+        if end != MAGIC:
+            raise Unreadable("an MCAP file", f"{seen} ({self.path.name})")
+        self._note("an MCAP file", seen)
 
     @property
     def topics(self) -> list[TopicInfo]:  # type: ignore[override]

@@ -212,7 +212,7 @@ class Bag:
                 self.report.add("", f"a {meta.FILE_NAME}", "none (the recorder was stopped hard?)")
             return files
         try:
-            described = meta.parse(path.read_text(encoding="utf-8"), path)
+            described = meta.read(path)
         except (OSError, ValueError) as error:
             self.report.add("", f"a rosbag2 {meta.FILE_NAME}", str(error))
             return files

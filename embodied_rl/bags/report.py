@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from embodied_rl.core.schema import plain
+
+LONGEST_LINE = 2000  # characters; names and texts of a bag may be of any length
+
 
 @dataclass
 class Finding:
@@ -23,7 +27,7 @@ class Finding:
     def line(self) -> str:
         place = f"{self.bag}: {self.topic}" if self.topic else self.bag
         times = f" ({self.count} times)" if self.count > 1 else ""
-        return f"{place}: {self.text}{times}"
+        return plain(f"{place}: {self.text}{times}", LONGEST_LINE)
 
 
 @dataclass
@@ -77,4 +81,5 @@ class Report:
 
     def all_lines(self) -> list[str]:
         """The findings, and behind them the remarks."""
-        return [*self.lines(), *(f"{self.bag}: {remark}" for remark in self.remarks)]
+        remarks = [plain(f"{self.bag}: {text}", LONGEST_LINE) for text in self.remarks]
+        return [*self.lines(), *remarks]

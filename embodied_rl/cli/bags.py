@@ -26,6 +26,7 @@ from embodied_rl.bags.read import find_bags
 from embodied_rl.cli import UsageError
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.schema import plain
 
 EXAMPLES = """\
 examples:
@@ -120,7 +121,8 @@ def info(command: Info) -> int:
             table.add_column(name, justify="right" if name in ("messages", "rate") else "left")
         for topic in summary.topics:
             rate = f"{topic.rate_hz:.1f} Hz" if topic.rate_hz else ""
-            table.add_row(topic.name, topic.type, str(topic.count), rate)
+            names = [escape(plain(name)) for name in (topic.name, topic.type)]
+            table.add_row(*names, str(topic.count), rate)
         console.print(table)
         for line in summary.lines:
             _print_line(console, line)
