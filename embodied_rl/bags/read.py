@@ -112,6 +112,7 @@ class Bag:
     Attributes:
         topics: name -> :class:`TopicInfo`, counts over all files.
         span_ns: first and last log time, (0, 0) for an empty bag.
+        declared: name -> messages after ``metadata.yaml``, empty without one.
     """
 
     def __init__(self, place: BagPath, report: Report | None = None):
@@ -120,7 +121,7 @@ class Bag:
         self.topics: dict[str, TopicInfo] = {}
         self.span_ns = (0, 0)
         self.message_compression = False
-        self._declared: dict[str, int] = {}  # messages by topic after metadata.yaml
+        self.declared: dict[str, int] = {}  # messages by topic after metadata.yaml
         self._short: set[str] = set()  # topics of which the report says that messages are missing
         self._stack = ExitStack()
         self._files: list[StorageFile] = []
@@ -218,7 +219,7 @@ class Bag:
             return files
         self.message_compression = described.compression_mode == "message"
         for topic in described.topics:
-            self._declared[topic.name] = self._declared.get(topic.name, 0) + topic.count
+            self.declared[topic.name] = self.declared.get(topic.name, 0) + topic.count
         known = {_plain_name(file.name): file for file in files}
         ordered = []
         for name in described.files:
@@ -275,6 +276,6 @@ class Bag:
                     self.report.add(topic.name, f"one type ({known.type})", f"also {topic.type}")
                     continue
                 self.topics[topic.name] = replace(known, count=known.count + topic.count)
-        self._compare(self._declared, {name: topic.count for name, topic in self.topics.items()})
+        self._compare(self.declared, {name: topic.count for name, topic in self.topics.items()})
         if spans:
             self.span_ns = (min(span[0] for span in spans), max(span[1] for span in spans))
