@@ -7,8 +7,8 @@ recorder left in a write-ahead log or a journal is worked in on a private copy.
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
 import sqlite3
 import struct
 import tempfile
@@ -32,7 +32,7 @@ from embodied_rl.bags.sqlite_pages import (
     SqlitePages,
     by_topic,
 )
-from embodied_rl.bags.storage import LARGEST_MESSAGE, Message, TopicInfo, Unreadable
+from embodied_rl.bags.storage import LARGEST_MESSAGE, Message, TopicInfo, Unreadable, copy_data
 from embodied_rl.core.schema import plain
 
 WAL, JOURNAL = "-wal", "-journal"
@@ -118,7 +118,7 @@ class SqliteFile:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bag_")))
         copy = folder / self.path.name
         for file in (self.path, *beside):
-            shutil.copyfile(file, folder / file.name)
+            copy_data(file, folder / file.name)
         try:
             with closing(sqlite3.connect(copy)) as base:
                 base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
@@ -250,13 +250,14 @@ class SqliteFile:
         """Messages by topic, and the span; rows that are no messages are counted as findings."""
         assert self._base is not None
         counts: Counter[int] = Counter()
-        first, last, previous, spoilt = 2**63, -(2**63), None, 0
+        first, last, previous, spoilt, gaps = 2**63, -(2**63), None, 0, 0
         # no GROUP BY: it would give nothing at all once it comes upon the damage
         for row, topic, time_ns, sound in self._base.execute(
             f"SELECT id, topic_id, timestamp, {_SOUND_ROW} FROM messages ORDER BY id"
         ):
             if previous is not None and row <= previous:
                 raise _Damage("rows out of order")
+            gaps += previous is not None and row != previous + 1
             previous = row
             if sound:
                 counts[topic] += 1
@@ -268,6 +269,8 @@ class SqliteFile:
                 "", "rows of two integers and a blob of at most 256 MiB",
                 f"{spoilt} with other values in {self.path.name}",
             )  # fmt: skip
+        if gaps and len(self._recovered()) > sum(counts.values()) + spoilt:
+            raise _Damage("pages with messages to which no way leads")
         self.span_ns = (first, last) if counts else (0, 0)
         return counts
 
@@ -323,11 +326,11 @@ def _frames(log: Path) -> int:
         if len(head) < 32 or struct.unpack_from(">I", head)[0] not in _WAL_MAGIC:
             return 1  # not a log at all: something was lost, nobody knows how much
         (page_size,) = struct.unpack_from(">I", head, 8)
-        count, size = 0, log.stat().st_size
-        for offset in range(32, size, 24 + max(page_size, 512)):
-            file.seek(offset + 8)
-            count += file.read(8) == head[16:24]
-    return count
+        for count in itertools.count():
+            file.seek(32 + count * (24 + max(page_size, 512)) + 8)
+            if file.read(8) != head[16:24]:
+                return count
+    raise AssertionError
 
 
 def _are_texts(row: Any) -> bool:

@@ -6,10 +6,12 @@ import errno
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 # Larger ones are refused: no sensor sends them, but a damaged or hostile length claims them.
 LARGEST_MESSAGE = 256 << 20  # bytes
+_BLOCK = 4 << 20
 LARGEST_CHUNK = 256 << 20  # bytes, decompressed; chunks that are not compressed may be larger
 
 
@@ -65,3 +67,22 @@ def data_from(file: int, offset: int, end: int) -> int:
         return min(os.lseek(file, offset, os.SEEK_DATA), end)
     except OSError as error:
         return end if error.errno == errno.ENXIO else offset
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Copy a file; holes stay holes.
+
+    Raises:
+        OSError: it cannot be read, or there is no room.
+    """
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        end = os.fstat(reader.fileno()).st_size
+        offset = data_from(reader.fileno(), 0, end)
+        while offset < end:
+            block = os.pread(reader.fileno(), min(_BLOCK, end - offset), offset)
+            if not block:
+                break
+            writer.seek(offset)
+            writer.write(block)
+            offset = data_from(reader.fileno(), offset + len(block), end)
+        writer.truncate(end)
