@@ -13,14 +13,15 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 SPOILT = (zstandard.ZstdError, RuntimeError, EOFError, ValueError)
 _STEP = 1 << 10  # bytes; the densest zstd makes 32 MiB of them
 _BLOCK = 1 << 20
-_DENSE, _DENSE_FROM = 1000, 1 << 30  # a file that is this dense and large holds no recording
+_LARGEST_PART = 64 << 20  # bytes; more memory is taken only as it is filled
+_DENSE, _DENSE_FROM = 1000, 256 << 20  # a file that is this dense and large holds no recording
 
 
 class TooMuch(ValueError):
     """Something unpacks to more than it may."""
 
 
-def unpack_chunk(name: str, data: bytes | memoryview, size: int) -> bytes:
+def unpack_chunk(name: str, data: bytes | memoryview, size: int) -> bytes | bytearray:
     """Contents of a chunk of one or more frames; of a cut one as much as its bytes give.
 
     Raises:
@@ -29,6 +30,7 @@ def unpack_chunk(name: str, data: bytes | memoryview, size: int) -> bytes:
     """
     if size > LARGEST_CHUNK:
         raise TooMuch(f"{size} bytes claimed, more than {LARGEST_CHUNK} are not unpacked")
+    found: bytes | bytearray
     if name == "zstd":
         found = _zstd(data, size)
     elif name == "lz4":
@@ -82,32 +84,36 @@ def unpack_file(source_path: Path, target: Path) -> None:
                 raise TooMuch(f"more than {total} bytes in {source.tell()}")
 
 
-def _zstd(data: bytes | memoryview, size: int) -> bytes:
+def _zstd(data: bytes | memoryview, size: int) -> bytes | bytearray:
     if zstandard.frame_content_size(data) == size and size:
         try:
             return zstandard.ZstdDecompressor().decompress(data)
         except zstandard.ZstdError:
             pass  # cut, perhaps
-    parts = []
+    found = bytearray()
     with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
-        left = size + 1
         try:
-            while left and (part := reader.read(min(left, _BLOCK))):
-                parts.append(part)
-                left -= len(part)
+            while len(found) <= size and (part := reader.read(min(size + 1 - len(found), _BLOCK))):
+                found += part
         except zstandard.ZstdError:
-            if not parts:
+            if not found:
                 raise
-    return b"".join(parts)
+    return found
 
 
-def _lz4(data: bytes | memoryview, size: int) -> bytes:
-    parts, left = [], size + 1
-    while len(data) and left:
+def _lz4(data: bytes | memoryview, size: int) -> bytes | bytearray:
+    found = bytearray()
+    while len(data) and len(found) <= size:
         frame = lz4.frame.LZ4FrameDecompressor()
-        parts.append(frame.decompress(data, max_length=left))
-        left -= len(parts[-1])
+        part = frame.decompress(data, max_length=min(size + 1 - len(found), _LARGEST_PART))
+        while part:
+            if not found and frame.eof and not frame.unused_data:
+                return part  # the usual chunk: one frame, not copied
+            found += part
+            if frame.eof or len(found) > size:
+                break
+            part = frame.decompress(b"", max_length=min(size + 1 - len(found), _LARGEST_PART))
         if not frame.eof:
             break
         data = frame.unused_data or b""
-    return b"".join(parts)
+    return found

@@ -43,6 +43,7 @@ _READ_AHEAD = 2  # chunks
 _READ_AHEAD_FROM = 16 << 20  # bytes of a file; a thread does not pay for less
 _READ_AHEAD_UP_TO = 32 << 20  # bytes of a chunk; larger ones would fill the memory
 _LARGEST_SUMMARY = 64 << 20  # bytes; a larger one is not read, the file is walked instead
+_MISFIT = 16 << 20  # bytes that a chunk with a wrong size may have in any case
 _LARGEST_INDEX = 16 << 20  # bytes of the message indexes behind one chunk
 _SPOILT = (struct.error, UnicodeDecodeError, McapError, ValueError, OverflowError)
 
@@ -76,7 +77,7 @@ class _Buffers:
 class _Block(NamedTuple):
     """Memory, and the records in it: the contents of a chunk, or one top-level record."""
 
-    data: bytes | memoryview
+    data: bytes | bytearray | memoryview
     records: list[Record]
 
 
@@ -334,7 +335,7 @@ class McapFile:
         # The block holds a view from here on, so the memory is not given out again meanwhile.
         data = memoryview(self._buffers.get(record.length))[: record.length]
         done = os.preadv(self._file, [data], offset)
-        body: bytes | memoryview = data[:done]
+        body: bytes | bytearray | memoryview = data[:done]
         start = head.start
         if head.compression:
             try:
@@ -361,7 +362,9 @@ class McapFile:
             self._note("whole records in a chunk", f"{found.fault} in that at byte {offset}")
         yield _Block(body, found.records)
 
-    def _decompressed(self, head: ChunkHead, data: memoryview, record: TopLevel) -> bytes:
+    def _decompressed(
+        self, head: ChunkHead, data: memoryview, record: TopLevel
+    ) -> bytes | bytearray:
         """Contents of a chunk; of a cut one as much as the compressed bytes give.
 
         Raises:
@@ -377,11 +380,11 @@ class McapFile:
             wrong = f"{len(body)} bytes where {head.size} are claimed"
         except TooMuch as error:
             wrong = str(error)
-        # The claim may be what is damaged. Memory is bounded, but time is not: not again and again.
+        # The claim may be what is damaged. Not again and again: each time may cost a bomb's memory.
         self._misfits += 1
         if self._misfits > 8:
             raise ValueError(wrong)
-        body = unpack_chunk(head.compression, data, LARGEST_CHUNK)
+        body = unpack_chunk(head.compression, data, min(_MISFIT + 32 * len(data), LARGEST_CHUNK))
         sound = (
             zlib.crc32(body) == head.crc
             if head.crc

@@ -31,6 +31,7 @@ _IN_CHUNKS = (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE)
 _OFFSETS = np.dtype([("time_ns", "<u8"), ("offset", "<u8")])
 _PLACES = np.dtype([("channel", "<u2"), ("offset", "<u8")])
 
+Buffer = bytes | bytearray | memoryview
 Record = tuple[int, int, int]  # opcode, start and end of the body
 
 
@@ -96,7 +97,7 @@ def is_record(opcode: int, length: int, room: int) -> bool:
     return known and length <= room
 
 
-def parse_chunk_head(data: bytes | memoryview) -> ChunkHead | None:
+def parse_chunk_head(data: Buffer) -> ChunkHead | None:
     """The head of the chunk record at the start of ``data``; None where it contradicts itself."""
     if len(data) < HEAD.size + _CHUNK.size or data[0] != Opcode.CHUNK:
         return None
@@ -113,7 +114,7 @@ def parse_chunk_head(data: bytes | memoryview) -> ChunkHead | None:
     return ChunkHead(start, stored, size, crc, compression, first_ns, last_ns)
 
 
-def guess_chunk_head(data: bytes | memoryview) -> ChunkHead | None:
+def guess_chunk_head(data: Buffer) -> ChunkHead | None:
     """Like :func:`parse_chunk_head`, but the inner length is believed, not the record's."""
     if len(data) < CHUNK_HEAD:
         return None
@@ -152,7 +153,7 @@ def parse_chunk_place(body: bytes, end: int) -> ChunkPlace:
 
 # -------------------------------------------------------------------- contents
 def contents(
-    data: bytes | memoryview,
+    data: Buffer,
     start: int,
     end: int,
     span_ns: tuple[int, int],
@@ -183,7 +184,7 @@ def contents(
     return Contents(found, fault)
 
 
-def _in_a_row(data: bytes | memoryview, start: int, end: int) -> tuple[list[Record], int]:
+def _in_a_row(data: Buffer, start: int, end: int) -> tuple[list[Record], int]:
     """Records as long as one follows the other, and where that ends."""
     found: list[Record] = []
     unpack, head_size, position = HEAD.unpack_from, HEAD.size, start
@@ -197,9 +198,7 @@ def _in_a_row(data: bytes | memoryview, start: int, end: int) -> tuple[list[Reco
     return found, position
 
 
-def _strange_times(
-    data: bytes | memoryview, records: list[Record], span_ns: tuple[int, int]
-) -> list[Record]:
+def _strange_times(data: Buffer, records: list[Record], span_ns: tuple[int, int]) -> list[Record]:
     """Messages whose log time lies far outside of the chunk's span, where most do not."""
     messages = [r for r in records if r[0] == Opcode.MESSAGE and r[2] - r[1] >= MESSAGE.size]
     times = [MESSAGE.unpack_from(data, start)[2] for _, start, _ in messages]
@@ -211,9 +210,7 @@ def _strange_times(
     return strange if 2 * len(strange) <= len(messages) else []
 
 
-def _resembles_message(
-    data: bytes | memoryview, position: int, end: int, span_ns: tuple[int, int]
-) -> bool:
+def _resembles_message(data: Buffer, position: int, end: int, span_ns: tuple[int, int]) -> bool:
     """Whether a message may have begun here before its head was damaged or cut off."""
     if position + HEAD.size + MESSAGE.size > end:
         return data[position] == Opcode.MESSAGE
@@ -222,7 +219,7 @@ def _resembles_message(
 
 
 def _along(
-    data: bytes | memoryview, start: int, end: int, index: Sequence[IndexEntry]
+    data: Buffer, start: int, end: int, index: Sequence[IndexEntry]
 ) -> tuple[list[Record], int]:
     """The records of a damaged chunk that agree with the index of its messages, and the bytes of
     the others."""
@@ -251,14 +248,14 @@ def _next(places: list[int], position: int, end: int) -> int:
     return places[following] if following < len(places) else end
 
 
-def _can_begin(data: bytes | memoryview, position: int, end: int) -> bool:
+def _can_begin(data: Buffer, position: int, end: int) -> bool:
     if position + HEAD.size > end:
         return False
     opcode, length = HEAD.unpack_from(data, position)
     return opcode in _IN_CHUNKS and position + HEAD.size + length <= end
 
 
-def _agrees(data: bytes | memoryview, start: int, end: int, entry: IndexEntry) -> bool:
+def _agrees(data: Buffer, start: int, end: int, entry: IndexEntry) -> bool:
     """Whether the message that an index names stands there."""
     place = start + entry.offset
     if place + HEAD.size + MESSAGE.size > end or data[place] != Opcode.MESSAGE:

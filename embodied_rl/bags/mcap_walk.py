@@ -7,11 +7,11 @@ believed if it can be one; behind damage the next chunk, or the next run of mess
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 from mcap.opcode import Opcode
 
 from embodied_rl.bags.mcap_records import (
@@ -28,8 +28,6 @@ from embodied_rl.bags.mcap_records import (
 from embodied_rl.bags.mcap_writer import MAGIC
 from embodied_rl.bags.storage import data_from
 
-_CHUNK_BEGIN = re.compile(rb"(?=\x06[\x00-\xff]{5}\x00\x00\x00)")  # less than 2^40 bytes long
-_MESSAGE_BEGIN = re.compile(rb"(?=\x05[\x00-\xff]{4}\x00\x00\x00\x00)")
 _BLOCK = 1 << 20  # bytes searched at once
 _TRIES = 200_000  # places that are looked at more closely in one search
 _RUN = 3  # records in a row that are no accident
@@ -66,6 +64,7 @@ class Walk:
         self._file, self._size, self._end = file, size, end
         self._places, self._channels, self._note = places, channels, note
         self._offsets = sorted(places)
+        self._sums: bool | None = None  # chunks have check sums; None: not yet looked
 
     def __iter__(self) -> Iterator[TopLevel]:
         offset = len(MAGIC)
@@ -193,19 +192,27 @@ class Walk:
             return limit
         return found
 
+    def _have_sums(self) -> bool:
+        """Whether the file's chunks have check sums. Messages that lie about in such a file come
+        from a chunk of which the sum is lost, and must not pass unverified."""
+        if self._sums is None:
+            self._sums = True  # for the search
+            offset = self._search(len(MAGIC), self._end)
+            head = parse_chunk_head(os.pread(self._file, CHUNK_HEAD, offset)) if offset else None
+            self._sums = head is not None and head.crc > 0
+        return self._sums
+
     def _search(self, start: int, end: int) -> int | None:
         """The first chunk, or the first of some messages in a row, between two places."""
-        tries = 0
+        tries, runs = 0, not self._have_sums()
         while start < end:
             start = data_from(self._file, start, end)
             block = os.pread(self._file, min(_BLOCK + HEAD.size, end - start), start)
             if not block:
                 return None
-            places = [match.start() for match in _CHUNK_BEGIN.finditer(block)]
-            places += [match.start() for match in _MESSAGE_BEGIN.finditer(block)]
-            for place in sorted(places):
+            for place in _heads(block):
                 tries += 1
-                if self._is_chunk(start + place) or self._is_run(start + place):
+                if self._is_chunk(start + place) or (runs and self._is_run(start + place)):
                     return start + place
             if tries > _TRIES or len(block) <= _BLOCK:
                 return None
@@ -244,6 +251,19 @@ class Walk:
 def _given(held: TopLevel | None) -> Iterator[TopLevel]:
     if held is not None:
         yield held
+
+
+def _heads(block: bytes) -> list[int]:
+    """Where a chunk of less than 2^40 bytes, or a message of less than 2^32, may begin."""
+    if len(block) < HEAD.size:
+        return []
+    data = np.frombuffer(block, np.uint8)
+    count = len(data) - HEAD.size + 1
+    opcodes = data[:count]
+    maybe = np.flatnonzero((opcodes == Opcode.CHUNK) | (opcodes == Opcode.MESSAGE))
+    high = data[maybe + 6] | data[maybe + 7] | data[maybe + 8]
+    high |= np.where(opcodes[maybe] == Opcode.MESSAGE, data[maybe + 5], 0).astype(np.uint8)
+    return [int(place) for place in maybe[high == 0]]
 
 
 def _time_ns(message: bytes) -> int:

@@ -68,6 +68,8 @@ class _Writer(Protocol):
 
     def write(self, topic: int, log_time_ns: int, data: bytes | memoryview) -> None: ...
 
+    def flush(self) -> None: ...
+
     def close(self, describe: Callable[[], str]) -> None: ...
 
     def abandon(self) -> None: ...
@@ -139,6 +141,7 @@ def _write(bag: Bag, out: Path, folder: Path, progress: Callable[[int, int], Non
             last_ns = max(last_ns, message.log_time_ns)
             if done % _STEP == 0:
                 progress(done, max(total, done))
+        writer.flush()  # a full disk is an error here; a recorder's close makes do with less
         writer.close(lambda: meta.dump(describe().information()))
     except BaseException:
         writer.abandon()

@@ -327,8 +327,9 @@ def _frames(log: Path) -> int:
             return 1  # not a log at all: something was lost, nobody knows how much
         (page_size,) = struct.unpack_from(">I", head, 8)
         for count in itertools.count():
-            file.seek(32 + count * (24 + max(page_size, 512)) + 8)
-            if file.read(8) != head[16:24]:
+            file.seek(32 + count * (24 + max(page_size, 512)))
+            frame = file.read(16)  # number of the page, 0: none; size; salt
+            if len(frame) < 16 or frame[:4] == bytes(4) or frame[8:] != head[16:24]:
                 return count
     raise AssertionError
 

@@ -69,11 +69,11 @@ class SqliteWriter:
         self._batch.append((topic, log_time_ns, bytes(data)))
         self._bytes += len(data)
         if self._bytes >= _BATCH_BYTES:
-            self._flush()
+            self.flush()
 
     def close(self, describe: Callable[[], str]) -> None:
         """Write the rest and ``describe()``, the rosbag2 metadata text; sync to disk."""
-        self._flush()
+        self.flush()
         self._base.execute(
             "INSERT INTO metadata (metadata_version, metadata) VALUES (?, ?)",
             (VERSION, describe()),
@@ -91,7 +91,8 @@ class SqliteWriter:
         """Close the file as it is."""
         self._base.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is in memory."""
         self._base.executemany(_INSERT, self._batch)
         self._base.commit()
         self._batch, self._bytes = [], 0
