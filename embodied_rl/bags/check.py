@@ -85,7 +85,7 @@ def summarise(place: BagPath) -> BagSummary:
             instruction=facts.instruction,
             info=facts.info,
             outcome=outcome,
-            lines=bag.report.lines(),
+            lines=bag.report.all_lines(),
         )
 
 
@@ -105,7 +105,7 @@ def check(
             reader = EpisodeReader(bag, embodiment, keys, namespace)
         except UserError as error:
             report.add_error("", error)
-            return CheckResult(place.name, 0, 0, 0, {}, True, report.lines())
+            return CheckResult(place.name, 0, 0, 0, {}, True, report.all_lines())
         complete = [not row.missing for row in reader.rows()][reader.span()]
         _, action_valid = reader.actions()
         _check_rates(reader)
@@ -116,7 +116,7 @@ def check(
             actions=int(action_valid.sum()),
             targets=reader.targets(),
             damaged=report.damaged,
-            lines=report.lines(),
+            lines=report.all_lines(),
         )
 
 

@@ -27,9 +27,12 @@ from embodied_rl.bags.cache import Contract, EpisodeRecord, Index
 from embodied_rl.bags.episode import EpisodeReader
 from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
+from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.parent import start_worker
+
+TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def convert_bag(job: Job) -> Result:
         try:
             reader = _reader(job, bag)
         except UserError as error:
-            lines = [*report.lines(), _with_name(job.bag.name, error)]
+            lines = [*report.all_lines(), _with_name(job.bag.name, error)]
             return Result(job.bag.name, 0, lines, job.bag.size)
         try:
             rows = _write(job, reader)
@@ -173,8 +176,8 @@ def _with_name(bag: str, error: UserError) -> str:
 
 def _write(job: Job, reader: EpisodeReader) -> int:
     """Stream the rows to disk; returns their number. Without rows no folder is left."""
-    temporary = job.folder.with_name(f".{job.folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    # the process in its name: whoever outlived a killed conversion must not write into ours
+    temporary = job.folder.with_name(f".{job.folder.name}.{os.getpid()}{TEMPORARY}")
     temporary.mkdir(parents=True)
     try:
         with ExitStack() as stack:
@@ -282,7 +285,8 @@ def _open_index(out: Path, contract: Contract, robot: Embodiment) -> None:
         index = Index.read(out)
         contract.check(index.contract, f"{out / cache.INDEX} (name another --out?)")
         episodes = index.episodes
-    (out / cache.ROBOT).write_text(robot.text, encoding="utf-8")
+    with atomic_write(out / cache.ROBOT) as temporary:
+        temporary.write_text(robot.text, encoding="utf-8")
     Index(contract, False, episodes).write(out)
 
 
@@ -299,4 +303,9 @@ def _claimed(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{out}: another conversion is running there") from error
+        for left in out.glob(f".*{TEMPORARY}"):  # by a conversion that was killed
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
         yield

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from embodied_rl.core.schema import plain
+
+LONGEST_LINE = 2000  # characters; names and texts of a bag may be of any length
+
 
 @dataclass
 class Finding:
@@ -23,7 +27,7 @@ class Finding:
     def line(self) -> str:
         place = f"{self.bag}: {self.topic}" if self.topic else self.bag
         times = f" ({self.count} times)" if self.count > 1 else ""
-        return f"{place}: {self.text}{times}"
+        return plain(f"{place}: {self.text}{times}", LONGEST_LINE)
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Report:
 
     bag: str
     findings: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what is no fault, but should be known
     _index: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
     def add(
@@ -44,6 +49,11 @@ class Report:
         which keeps what was seen the first time; otherwise only equal ones do."""
         text = f"expected {expected}, saw {seen}"
         self._add(topic, text, expected if once else text, damage)
+
+    def remark(self, text: str) -> None:
+        """Note what is no fault of the bag but limits what can be said about it."""
+        if text not in self.remarks:
+            self.remarks.append(text)
 
     def add_error(self, topic: str, error: Exception) -> None:
         """Note a message that was refused; equal refusals of a topic share a line."""
@@ -66,4 +76,10 @@ class Report:
         return any(finding.damage for finding in self.findings)
 
     def lines(self) -> list[str]:
+        """The findings."""
         return [finding.line() for finding in self.findings]
+
+    def all_lines(self) -> list[str]:
+        """The findings, and behind them the remarks."""
+        remarks = [plain(f"{self.bag}: {text}", LONGEST_LINE) for text in self.remarks]
+        return [*self.lines(), *remarks]
