@@ -130,6 +130,18 @@ class TrainArguments:
 
 
 @dataclass(frozen=True)
+class SimulationArguments(TrainArguments):
+    """Of a method that learns in simulation."""
+
+    steps: int | None = None
+    """In place of the config's training.transitions."""
+
+    def overrides(self) -> dict[str, Any]:
+        steps = {} if self.steps is None else {"transitions": self.steps}
+        return super().overrides() | steps
+
+
+@dataclass(frozen=True)
 class Folders:
     """Where a training leaves its checkpoint, and what it needs to be resumed."""
 
@@ -137,15 +149,22 @@ class Folders:
     work: Path
 
 
+def has_state(work: Path) -> bool:
+    """Whether a folder holds a run that can be resumed."""
+    from embodied_rl.training import state
+
+    return state.has_state(work)
+
+
 @dataclass(frozen=True)
 class Trainer:
     """How a method makes a checkpoint."""
 
     arguments: type[TrainArguments]
-    read: Callable[[Path, Mapping[str, Any]], Any]  # config file, overrides -> run, with a name
-    has_state: Callable[[Path], bool]  # whether a folder holds a run that can be resumed
+    read: Callable[[Path, dict[str, Any]], Any]  # config file, overrides -> run, with a name
     run: Callable[[Any, Any, Folders, Console], FitResult]  # run, arguments, folders, console
     summary: str
+    has_state: Callable[[Path], bool] = has_state
 
 
 def _evaluates_episodes(folder: Path | None) -> Evaluator:

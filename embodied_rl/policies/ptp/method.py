@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ def _load(folder: Path | None, setting: Setting, options: PtpOptions) -> Policy:
     )
 
 
-def _read(config: Path, overrides: Mapping[str, Any]) -> Any:
+def _read(config: Path, overrides: dict[str, Any]) -> Any:
     from embodied_rl.policies.ptp.config import read_run
 
     return read_run(config, overrides)
@@ -89,10 +88,6 @@ METHOD = Method(
     load=_load,
     options=PtpOptions,
     trainer=Trainer(
-        PtpTraining,
-        _read,
-        _has_state,
-        _train,
-        "Trains from bags, in all stages of the config.",
+        PtpTraining, _read, _train, "Trains from bags, in all stages of the config.", _has_state
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from embodied_rl.policies.method import (
     Method,
     NetworkOptions,
     Setting,
-    TrainArguments,
+    SimulationArguments,
     Trainer,
     at_least_one,
 )
@@ -44,17 +43,11 @@ class RelicOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class RelicTraining(TrainArguments):
+class RelicTraining(SimulationArguments):
     config: Path = Path("configs/relic_darkroom.yaml")
     """Model and training settings."""
-    steps: int | None = None
-    """In place of the config's training.transitions."""
     device: str = "cpu"
     """Where to compute: cpu, the only choice."""
-
-    def overrides(self) -> dict[str, Any]:
-        steps = {} if self.steps is None else {"transitions": self.steps}
-        return super().overrides() | steps
 
 
 def _load(folder: Path | None, setting: Setting, options: RelicOptions) -> Policy:
@@ -80,16 +73,10 @@ def _evaluator(folder: Path | None) -> Evaluator:
     return IN_GRIDS
 
 
-def _read(config: Path, overrides: Mapping[str, Any]) -> Any:
+def _read(config: Path, overrides: dict[str, Any]) -> Any:
     from embodied_rl.policies.relic.run import read_run
 
     return read_run(config, overrides)
-
-
-def _has_state(work: Path) -> bool:
-    from embodied_rl.training.state import has_state
-
-    return has_state(work)
 
 
 def _train(run: Any, arguments: RelicTraining, folders: Folders, console: Console) -> FitResult:
@@ -116,6 +103,6 @@ METHOD = Method(
     load=_load,
     options=RelicOptions,
     evaluator=_evaluator,
-    trainer=Trainer(RelicTraining, _read, _has_state, _train, "Trains in grid worlds."),
+    trainer=Trainer(RelicTraining, _read, _train, "Trains in grid worlds."),
     shipped_for=_shipped_for,
 )

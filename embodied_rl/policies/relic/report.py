@@ -46,8 +46,13 @@ def run(model: Model, arguments: RelicArguments, options: Options, episodes: Epi
     torch.set_num_threads(1)
     loaded, watch = load_relic_model(model.folder), Watch()
     found = evaluate(loaded.model, loaded.world, arguments.trials, arguments.seed, watch=watch)
-    figures = {"model": loaded.name, "task": loaded.world.name, "split": "held_out"}
-    figures |= {"seed": arguments.seed, **summary(found)}
+    figures = {
+        "model": loaded.name,
+        "task": loaded.world.name,
+        "split": "held_out",
+        "seed": arguments.seed,
+        **summary(found),
+    }
     if arguments.picture is not None:
         title = f"{loaded.name} in {loaded.world.name}"
         draw(arguments.picture, title, watch.floor(loaded.world), watch.courses, figures)

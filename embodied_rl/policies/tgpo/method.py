@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from embodied_rl.policies.method import (
     Method,
     NetworkOptions,
     Setting,
-    TrainArguments,
+    SimulationArguments,
     Trainer,
     at_least_one,
 )
@@ -38,15 +37,9 @@ class TgpoOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class TgpoTraining(TrainArguments):
+class TgpoTraining(SimulationArguments):
     config: Path = Path("configs/tgpo_linear.yaml")
     """Model and training settings."""
-    steps: int | None = None
-    """In place of the config's training.transitions."""
-
-    def overrides(self) -> dict[str, Any]:
-        steps = {} if self.steps is None else {"transitions": self.steps}
-        return super().overrides() | steps
 
 
 def _load(folder: Path | None, setting: Setting, options: TgpoOptions) -> Policy:
@@ -64,16 +57,10 @@ def _evaluator(folder: Path | None) -> Evaluator:
     return EVALUATOR
 
 
-def _read(config: Path, overrides: Mapping[str, Any]) -> Any:
+def _read(config: Path, overrides: dict[str, Any]) -> Any:
     from embodied_rl.policies.tgpo.config import read_run
 
     return read_run(config, overrides)
-
-
-def _has_state(work: Path) -> bool:
-    from embodied_rl.training.state import has_state
-
-    return has_state(work)
 
 
 def _train(run: Any, arguments: TgpoTraining, folders: Folders, console: Console) -> FitResult:
@@ -98,7 +85,7 @@ METHOD = Method(
     load=_load,
     options=TgpoOptions,
     evaluator=_evaluator,
-    trainer=Trainer(TgpoTraining, _read, _has_state, _train, "Trains in simulated dynamics."),
+    trainer=Trainer(TgpoTraining, _read, _train, "Trains in simulated dynamics."),
     shows_plan=True,
     shipped_for=_shipped_for,
 )
