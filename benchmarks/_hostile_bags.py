@@ -66,6 +66,7 @@ def read_apart(name: str, place: Path) -> Outcome:
     child = os.fork()
     if child == 0:
         os.close(reading)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(LIMIT_S)
         try:
             answer = {"failed": False, "line": _read(place)}

@@ -99,6 +99,7 @@ class McapFile:
         self._places: dict[int, ChunkPlace] = {}
         self._buffers = _Buffers()
         self._noted: set[str] = set()
+        self._unreadable: set[int] = set()  # chunks that do not unpack
         self._misfits = 0  # chunks of another size than they claim
         self._whole_sum: bool | None = None  # a check sum over all data is there, and right
         self.span_ns = (0, 0)
@@ -326,6 +327,8 @@ class McapFile:
 
     def _chunk(self, record: TopLevel, head: ChunkHead) -> Iterator[_Block]:
         offset = record.offset
+        if offset in self._unreadable:
+            return
         if not head.compression and head.stored > LARGEST_CHUNK:
             yield from self._in_place(record, head)
             return
@@ -334,13 +337,18 @@ class McapFile:
             return
         # The block holds a view from here on, so the memory is not given out again meanwhile.
         data = memoryview(self._buffers.get(record.length))[: record.length]
-        done = os.preadv(self._file, [data], offset)
+        try:
+            done = os.preadv(self._file, [data], offset)
+        except OSError as error:  # of a failing medium the other chunks may be readable
+            self._note("a readable medium", f"{error.strerror} at byte {offset}")
+            return
         body: bytes | bytearray | memoryview = data[:done]
         start = head.start
         if head.compression:
             try:
                 body = self._decompressed(head, body[start : head.end], record)
             except (*_SPOILT, *SPOILT) as error:
+                self._unreadable.add(offset)
                 if record.whole:
                     seen = f"damage at byte {offset} ({plain(str(error))})"
                     self._note("a readable chunk", seen)
@@ -384,7 +392,7 @@ class McapFile:
         self._misfits += 1
         if self._misfits > 8:
             raise ValueError(wrong)
-        body = unpack_chunk(head.compression, data, min(_MISFIT + 32 * len(data), LARGEST_CHUNK))
+        body = unpack_chunk(head.compression, data, min(_MISFIT + 8 * len(data), LARGEST_CHUNK))
         sound = (
             zlib.crc32(body) == head.crc
             if head.crc

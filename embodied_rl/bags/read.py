@@ -168,7 +168,7 @@ class Bag:
         seen = dict.fromkeys(wanted, 0)
         cdr = {name for name in wanted if name in self.topics and self._is_cdr(name)}
         for file in self._files:
-            for message in file.messages(wanted):
+            for message in self._readable(file, wanted):
                 # without metadata.yaml only the messages themselves tell that they are compressed
                 if self.message_compression or (
                     message.data[:4] == ZSTD_MAGIC and message.topic in cdr
@@ -176,12 +176,19 @@ class Bag:
                     try:
                         message = message._replace(data=memoryview(unpack_message(message.data)))
                     except SPOILT as error:
-                        seen_text = plain(str(error))
-                        self.report.add(message.topic, "a zstd-compressed message", seen_text)
+                        expected = "a zstd-compressed message"
+                        self.report.add(message.topic, expected, plain(str(error)))
                         continue
                 seen[message.topic] += 1
                 yield message
         self._compare({name: self.topics[name].count for name in wanted & self.topics.keys()}, seen)
+
+    def _readable(self, file: StorageFile, wanted: Collection[str]) -> Iterator[Message]:
+        """The messages of a file, up to where the medium fails."""
+        try:
+            yield from file.messages(wanted)
+        except OSError as error:
+            self.report.add("", "a readable medium", f"{error.strerror} in {file.path.name}")
 
     def _is_cdr(self, topic: str) -> bool:
         return self.topics[topic].serialization == "cdr"

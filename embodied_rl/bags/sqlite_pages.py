@@ -61,6 +61,8 @@ class SqlitePages:
             self._size = os.fstat(self._file).st_size
             self._page_size, self._usable = self._layout(os.pread(self._file, 100, 0))
             self._count = self._size // self._page_size  # whole pages; the rest is not one
+            if not self._count:
+                raise Spoilt("not one whole page")
             self._taken = np.zeros(self._count + 1, np.uint8)  # by page: belongs to something
             self._leaves = self._sort_pages()
         except BaseException:
@@ -144,7 +146,10 @@ class SqlitePages:
     def _page(self, number: int) -> bytes:
         if not 1 <= number <= self._size // self._page_size:
             raise Spoilt(f"page {number} is missing")
-        return os.pread(self._file, self._page_size, (number - 1) * self._page_size)
+        try:
+            return os.pread(self._file, self._page_size, (number - 1) * self._page_size)
+        except OSError as error:
+            raise Spoilt(f"page {number}: {error.strerror}") from error
 
     def _kind(self, number: int) -> int:
         page = self._page(number)
@@ -303,6 +308,8 @@ class SqlitePages:
 
     def _check_chain(self, cell: _Cell) -> None:
         """All pages of a record are there, and nobody else's."""
+        if cell.local == cell.size:
+            return
         numbers = [number for number, _ in self._chain(cell)]
         if self._taken[numbers].any() or len(set(numbers)) < len(numbers):
             raise Spoilt
@@ -323,6 +330,8 @@ def by_topic(index: np.ndarray, topics: Collection[int]) -> np.ndarray:
 # -------------------------------------------------------------------- records
 def _varint(data: bytes, offset: int) -> tuple[int, int]:
     """A signed integer of 1 to 9 bytes, and where it ends."""
+    if offset < len(data) and data[offset] < 0x80:  # most are this short
+        return data[offset], offset + 1
     value = 0
     for place in range(offset, offset + 9):
         if place >= len(data):

@@ -40,6 +40,7 @@ class TopicInfo:
 class StorageFile(Protocol):
     """One data file of a bag. Messages come in the order they were recorded."""
 
+    path: Path
     topics: list[TopicInfo]
     span_ns: tuple[int, int]  # first and last log time, (0, 0) without messages
 

@@ -144,6 +144,14 @@ def test_zeroed_pages(sound, tmp_path):
         assert any("no check sums" in remark for remark in report.remarks)
 
 
+def test_less_than_a_page(sound, tmp_path):
+    path, _, _, page_size = sound
+    for size in 1, 50, 99, 100, 150, page_size - 1, page_size:
+        (tmp_path / "bag.db3").write_bytes(path.read_bytes()[:size])
+        with pytest.raises(Unreadable):
+            contents(tmp_path / "bag.db3")
+
+
 def test_flipped_bytes_never_invent(sound, tmp_path):
     path, messages, _, _ = sound
     whole, spoilt = path.read_bytes(), tmp_path / "bag.db3"
