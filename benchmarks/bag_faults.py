@@ -1,9 +1,10 @@
 """Damaged and hostile recordings by the thousand: nothing lost, invented, or brought down.
 
 Twelve small bags (``_fault_bags.py``) are damaged by truncation, flipped bits, other bytes and
-blocks of zeros or noise, each seeded. What is read is held against where the bytes of each message
-lie in the file, which needs no parser of ours. Then hostile files (``_hostile_bags.py``) are read,
-each in a process of its own, whose memory and time are bounded.
+blocks of zeros or noise, each seeded, and by several such edits at once. What is read is held
+against where the bytes of each message lie in the file, which needs no parser of ours. Then hostile
+files (``_hostile_bags.py``) are read, each in a process of its own, whose memory and time are
+bounded.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Arguments:
     truncations: int = 50
     """offsets at which each file is cut"""
     faults: int = 200
-    """flipped bits, other bytes, and blocks: as many of each in each file"""
+    """flipped bits, other bytes, blocks, and several edits at once: as many of each in each file"""
     seed: int = 0
     hostile: bool = True
     """also read the hostile files"""
@@ -100,6 +101,10 @@ def damage(folder: Path, sample: Sample, arguments: Arguments) -> Tally:
         write(folder, sample, data)
         tally.counts["copies"] += 1
         judge(tally, sample, path, f"{what} at {span[0]}", span)
+    for number in range(arguments.faults):
+        write(folder, sample, mangled(sample.data, noise))
+        tally.counts["copies"] += 1
+        attempt(tally, path, f"mangled {number}")
     path.unlink()
     return tally
 
@@ -134,17 +139,46 @@ def read(path: Path) -> tuple[list[Row], list[str], list[str]]:
         return [], [str(error)], []
 
 
-def judge(tally: Tally, sample: Sample, path: Path, what: str, damaged: Span) -> None:
-    """Read one damaged copy and count what is wrong with the result."""
+def mangled(data: bytes, noise: np.random.Generator) -> bytes:
+    """Several edits at once: bytes changed, left out, repeated elsewhere, lengths that are not.
+
+    What should be found of it nobody knows, but the reader has to come through."""
+    found = bytearray(data)
+    for _ in range(noise.integers(1, 6)):
+        place, other = (int(n) for n in noise.integers(0, len(found) - 8, 2))
+        length = int(noise.integers(1, 4000))
+        what = noise.integers(0, 4)
+        if what == 0:
+            found[place] = noise.integers(0, 256)
+        elif what == 1 and len(found) > 8000:
+            del found[place : place + length]
+        elif what == 2:
+            found[place:place] = found[other : other + length]
+        else:
+            value = int(noise.choice([0, 1, 255, 2**31, 2**50, 2**63 - 1]))
+            order = "little" if noise.integers(0, 2) else "big"
+            found[place : place + 8] = value.to_bytes(8, order)  # type: ignore[arg-type]
+    return bytes(found)
+
+
+def attempt(tally: Tally, path: Path, what: str) -> tuple[list[Row], list[str], list[str]] | None:
+    """Read a damaged copy; None, and a count, where the reader does not come through."""
     try:
         with _time_limit():
-            found, lines, remarks = read(path)
+            return read(path)
     except _Hang:
         tally.add("hangs", 1, what)
-        return
     except Exception as error:  # the very thing that is counted
         tally.add("tracebacks", 1, f"{what}: {type(error).__name__}: {error}")
+    return None
+
+
+def judge(tally: Tally, sample: Sample, path: Path, what: str, damaged: Span) -> None:
+    """Read one damaged copy and count what is wrong with the result."""
+    answer = attempt(tally, path, what)
+    if answer is None:
         return
+    found, lines, remarks = answer
     given, original = Counter(found), set(sample.rows)
     missing = [row for row in needed(sample, damaged) if not given[row]]
     tally.add("missing", len(missing), f"{what}: {len(missing)} messages; {lines}")

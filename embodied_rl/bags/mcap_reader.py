@@ -462,7 +462,7 @@ class McapFile:
         if not 0 <= data_end < self._size:
             return False
         record = os.pread(self._file, HEAD.size + 4, data_end)
-        if HEAD.unpack_from(record) != (Opcode.DATA_END, 4):
+        if len(record) < HEAD.size + 4 or HEAD.unpack_from(record) != (Opcode.DATA_END, 4):
             return False
         (crc,) = struct.unpack_from("<I", record, HEAD.size)
         if crc and self._sum(0, data_end) != crc:

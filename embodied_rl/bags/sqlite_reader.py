@@ -50,6 +50,10 @@ class _Damage(Exception):
     """SQLite gave something that a sound file cannot hold."""
 
 
+# the module decodes the names in SQLite's own messages, which damage may have spoilt
+_FAULTS = (sqlite3.Error, UnicodeDecodeError, OverflowError, _Damage)
+
+
 class SqliteFile:
     """One ``.db3`` file. Findings go to ``report``.
 
@@ -98,7 +102,7 @@ class SqliteFile:
                     last = row
                     yield Message(wanted[topic], log_time_ns, memoryview(data))
                 return
-            except (sqlite3.Error, _Damage) as error:
+            except _FAULTS as error:
                 self._note(error)
         index = self._recovered()
         if last is not None:
@@ -123,7 +127,7 @@ class SqliteFile:
             with closing(sqlite3.connect(copy)) as base:
                 base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
                 _, frames, _ = base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             self._note(error)
             return copy
         for file in beside:
@@ -164,7 +168,7 @@ class SqliteFile:
                 DEFINITIONS, (), ("topic_type", "encoding", "encoded_message_definition")
             )
             counts = self._survey()
-        except (sqlite3.Error, _Damage) as error:
+        except _FAULTS as error:
             topics, definitions, counts = self._open_damaged(error)
         self._names = {}
         self.topics = []
@@ -300,7 +304,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         base.execute("PRAGMA trusted_schema=OFF")
         base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
+    except BaseException:
         base.close()
         raise
     return base

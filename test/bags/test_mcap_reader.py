@@ -278,3 +278,14 @@ def test_sum_over_the_whole_file(tmp_path):
         found, lines, remarks = contents(path)
         assert len(found) == 1
         assert (bool(remarks), bool(lines)) == (remarked, said)
+
+
+def test_a_file_that_ends_in_what_looks_like_its_end(tmp_path):
+    """A place that a footer names lies in the last bytes of the file."""
+    records = MAGIC + record(1, text("") + text("")) + channel(1, "/a") + message(1, START_NS, b"x")
+    for back in range(1, 40):
+        size = len(records) + 29 + 8
+        end = record(2, struct.pack("<QQI", size - back, 0, 0)) + MAGIC
+        (tmp_path / "a.mcap").write_bytes(records + end)
+        found, lines, _ = contents(tmp_path / "a.mcap")
+        assert [m[0] for m in found] == ["/a"] and lines

@@ -304,3 +304,13 @@ def test_a_page_that_is_its_own_neighbour(tmp_path):
     found, lines = contents(path)
     assert found == messages  # the others are found without a way to them
     assert any("out of order" in line for line in lines)
+
+
+def test_names_that_are_no_text(tmp_path):
+    """SQLite puts the spoilt name of a table into its message, where Python cannot decode it."""
+    messages = rows(20)
+    path = database(tmp_path / "bag.db3", messages)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"CREATE TABLE topics(", b"CREATE TABL\xf9 topi\xff\xfe("))
+    found, lines = contents(path)
+    assert found == messages and lines
