@@ -162,10 +162,12 @@ class SqliteFile:
                 raise _Damage("the file is cut")
             self._base = _connect(self._place)
             self._refuse_other_tables()
-            topics = self._select(TOPICS, ("id", "name", "type", "serialization_format"),
-                                  ("offered_qos_profiles", "type_description_hash"))  # fmt: skip
+            topics = self._select(TOPICS, {
+                "id": "", "name": "", "type": "", "serialization_format": "'cdr'",
+                "offered_qos_profiles": "''", "type_description_hash": "''",
+            })  # fmt: skip
             definitions = self._select(
-                DEFINITIONS, (), ("topic_type", "encoding", "encoded_message_definition")
+                DEFINITIONS, {"topic_type": "", "encoding": "", "encoded_message_definition": ""}
             )
             counts = self._survey()
         except _FAULTS as error:
@@ -241,14 +243,14 @@ class SqliteFile:
             if seen != "a table":
                 raise Unreadable(f"a rosbag2 table '{name}'", f"{plain(seen)} ({self.path.name})")
 
-    def _select(self, table: str, needed: tuple[str, ...], more: tuple[str, ...]) -> list[Any]:
-        """Rows of a table, of the columns ``more`` those that its version has."""
+    def _select(self, table: str, columns: dict[str, str]) -> list[Any]:
+        """Rows of a table; for columns that its version lacks the value given for them."""
         assert self._base is not None
         known = {column[1] for column in self._base.execute(f"PRAGMA table_info({table})")}
-        columns = [*needed, *(name for name in more if name in known)]
-        if not columns:
+        if not known:
             return []
-        return list(self._base.execute(f"SELECT {', '.join(columns)} FROM {table}"))
+        wanted = [name if name in known else value or name for name, value in columns.items()]
+        return list(self._base.execute(f"SELECT {', '.join(wanted)} FROM {table}"))
 
     def _survey(self) -> Counter[int]:
         """Messages by topic, and the span; rows that are no messages are counted as findings."""
