@@ -48,32 +48,6 @@ _LARGEST_INDEX = 16 << 20  # bytes of the message indexes behind one chunk
 _SPOILT = (struct.error, UnicodeDecodeError, McapError, ValueError, OverflowError)
 
 
-class _Buffers:
-    """Memory for chunks, used again once nobody looks at it any more.
-
-    Fresh memory for every chunk costs more than reading it: the kernel has to clear each page.
-    """
-
-    def __init__(self) -> None:
-        self._pool: list[bytearray] = []
-
-    def get(self, size: int) -> bytearray:
-        """At least ``size`` bytes that no view refers to."""
-        for i, buffer in enumerate(self._pool):
-            try:
-                buffer.append(0)  # refused while a message still refers to the contents
-                buffer.pop()
-            except BufferError:
-                continue
-            if len(buffer) < size:
-                buffer = self._pool[i] = bytearray(size)
-            return buffer
-        buffer = bytearray(size)
-        if len(self._pool) < 8:
-            self._pool.append(buffer)
-        return buffer
-
-
 class _Block(NamedTuple):
     """Memory, and the records in it: the contents of a chunk, or one top-level record."""
 
@@ -97,7 +71,7 @@ class McapFile:
         self._declared: dict[tuple[int, int], bytes] = {}
         self._counts: Counter[int] = Counter()
         self._places: dict[int, ChunkPlace] = {}
-        self._buffers = _Buffers()
+        self._buffers = parts.Buffers()
         self._noted: set[str] = set()
         self._unreadable: set[int] = set()  # chunks that do not unpack
         self._misfits = 0  # chunks of another size than they claim
@@ -361,14 +335,22 @@ class McapFile:
         elif record.whole and zlib.crc32(memoryview(body)[start:end]) != head.crc:
             self._note("a chunk that matches its checksum", f"damage at byte {offset}")
             return
-        found = parts.contents(
-            body, start, end, (head.first_ns, head.last_ns),
-            lambda: self._message_index(offset + head.end) if record.whole else [],
-            verified=record.whole and head.crc > 0,
-        )  # fmt: skip
-        if found.fault and record.whole:
-            self._note("whole records in a chunk", f"{found.fault} in that at byte {offset}")
-        yield _Block(body, found.records)
+        first = start
+
+        def index() -> list[parts.IndexEntry]:
+            entries = self._message_index(offset + head.end) if record.whole else []
+            left = [entry._replace(offset=entry.offset + first - start) for entry in entries]
+            return [entry for entry in left if entry.offset >= 0]
+
+        while start < end:
+            found = parts.contents(
+                body, start, end, (head.first_ns, head.last_ns), index,
+                verified=record.whole and head.crc > 0,
+            )  # fmt: skip
+            if found.fault and record.whole:
+                self._note("whole records in a chunk", f"{found.fault} in that at byte {offset}")
+            yield _Block(body, found.records)
+            start = found.going_on
 
     def _decompressed(
         self, head: ChunkHead, data: memoryview, record: TopLevel

@@ -265,6 +265,18 @@ def test_what_a_chunk_must_not_hold_is_said(tmp_path):
         assert len(contents(path)[1]) == 1
 
 
+@pytest.mark.parametrize("most", [1, 7, 40, 41, 1000])
+def test_a_chunk_of_many_records_is_taken_in_parts(tmp_path, monkeypatch, most):
+    monkeypatch.setattr("embodied_rl.bags.mcap_records.MOST_RECORDS", most)
+    content = b"".join(message(1, START_NS + i, bytes([i]) * 9) for i in range(40))
+    for spoilt, said in [(content, 0), (content + b"\0" * 40, 1)]:
+        path = by_hand(tmp_path / "a.mcap", channel(1, "/a"), chunk(spoilt, crc=said == 0))
+        found, lines, _ = contents(path)
+        assert len(lines) == said
+        assert [m[1] - START_NS for m in found] == list(range(len(found)))
+        assert len(found) == 40 - bool(said and 40 % most)  # the last one: is it its own length?
+
+
 def test_sum_over_the_whole_file(tmp_path):
     """Where chunks have none, the one at the end of the data is verified."""
     records = [record(1, text("") + text("")), channel(1, "/a"), message(1, START_NS, b"x" * 50)]
