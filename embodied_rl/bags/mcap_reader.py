@@ -183,6 +183,11 @@ class McapFile:
             self._note("log times below 2^63 ns", f"{statistics.message_end_time} in the summary")
             self._forget()
             return False
+        strange = self._undeclared(statistics)
+        if strange is not None:
+            self._note("a sound summary", f"one that counts channel {strange}, but declares none")
+            self._forget()
+            return False
         self._end = start
         self._counts.update(statistics.channel_message_counts)
         self.span_ns = (statistics.message_start_time, statistics.message_end_time)
@@ -209,6 +214,14 @@ class McapFile:
             else:
                 self._declare(opcode, body)
         return statistics
+
+    def _undeclared(self, statistics: Statistics) -> int | None:
+        """A channel that statistics or indexes count, and the summary does not declare."""
+        counted = {n for n, count in statistics.channel_message_counts.items() if count}
+        for place in self._places.values():
+            if place.channels is not None:
+                counted.update(place.channels.tolist())
+        return min(counted - self._channels.keys(), default=None)
 
     def _forget(self) -> None:
         """Nothing of an unsound summary is believed."""
