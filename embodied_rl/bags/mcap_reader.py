@@ -71,6 +71,7 @@ class McapFile:
         self._declared: dict[tuple[int, int], bytes] = {}
         self._counts: Counter[int] = Counter()
         self._places: dict[int, ChunkPlace] = {}
+        self._promised = 0  # messages after statistics without an index of chunks
         self._buffers = parts.Buffers()
         self._noted: set[str] = set()
         self._unreadable: set[int] = set()  # chunks that do not unpack
@@ -178,6 +179,7 @@ class McapFile:
             )
             or (not self._places and statistics.message_count)
         ):
+            self._promised = statistics.message_count if statistics else 0
             return False
         if not statistics.message_start_time <= statistics.message_end_time <= LAST_TIME_NS:
             self._note("log times below 2^63 ns", f"{statistics.message_end_time} in the summary")
@@ -241,6 +243,9 @@ class McapFile:
                 else:
                     self._check_declaration(opcode, block.data[start:end])
         self.span_ns = (first, last) if self._counts else (0, 0)
+        found = sum(self._counts.values())
+        if found < self._promised:
+            self._note(f"{self._promised} messages after the file's statistics", f"{found}")
 
     def _declare(self, opcode: int, body: bytes) -> None:
         """Take a schema or channel; the first declaration of a number counts.

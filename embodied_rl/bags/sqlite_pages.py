@@ -122,17 +122,17 @@ class SqlitePages:
     # ---------------------------------------------------------------- pages
     def _layout(self, head: bytes) -> tuple[int, int]:
         """Size of a page, and how much of it SQLite uses, from the header or by trying."""
+        tried = [(size, size) for size in _SIZES]
         if head.startswith(MAGIC):
             (size,) = struct.unpack_from(">H", head, 16)
             size = 65536 if size == 1 else size
-            reserved = head[20]
-            if size in _SIZES and size - reserved >= 480:
-                return size, size - reserved
-        for size in _SIZES:
-            self._page_size, self._usable = size, size
+            if size in _SIZES:
+                tried[:0] = [(size, size - head[20]), (size, size)]
+        for size, usable in tried:
+            self._page_size, self._usable = size, usable
             for number in range(2, min(self._size // size, 2000) + 1):
-                if self._kind(number) == _LEAF and self._is_full_leaf(number):
-                    return size, size
+                if usable >= 480 and self._kind(number) == _LEAF and self._is_full_leaf(number):
+                    return size, usable
         raise Spoilt("no page with rows")
 
     def _is_full_leaf(self, number: int) -> bool:

@@ -295,9 +295,30 @@ def test_sum_over_the_whole_file(tmp_path):
 def test_a_file_that_ends_in_what_looks_like_its_end(tmp_path):
     """A place that a footer names lies in the last bytes of the file."""
     records = MAGIC + record(1, text("") + text("")) + channel(1, "/a") + message(1, START_NS, b"x")
-    for back in range(1, 40):
+    for back in range(1, 37):
         size = len(records) + 29 + 8
         end = record(2, struct.pack("<QQI", size - back, 0, 0)) + MAGIC
         (tmp_path / "a.mcap").write_bytes(records + end)
         found, lines, _ = contents(tmp_path / "a.mcap")
         assert [m[0] for m in found] == ["/a"] and lines
+
+
+def test_each_bit_of_what_is_not_a_message(tmp_path):
+    """Header, declarations, and the whole summary of a file without sums."""
+    messages = rows(12)
+    whole = write(tmp_path / "a.mcap", messages, chunked=False).read_bytes()
+    first = spans(whole, messages)[0][0]
+    summary = write(tmp_path / "b.mcap", messages).read_bytes()
+    for data, places in [
+        (whole, range(8, first)),
+        (summary, range(data_end(summary), len(summary))),
+    ]:
+        for place in places:
+            spoilt = bytearray(data)
+            spoilt[place] ^= 1 << place % 8
+            (tmp_path / "c.mcap").write_bytes(spoilt)
+            found, lines, remarks = contents(tmp_path / "c.mcap")
+            assert len(found) == len(messages) or lines, place
+            assert {m[1:] for m in found} <= {m[1:] for m in messages} and remarks
+            if data is summary:
+                assert {m[1:] for m in found} == {m[1:] for m in messages}, (place, lines)

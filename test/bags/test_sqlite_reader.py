@@ -314,3 +314,15 @@ def test_names_that_are_no_text(tmp_path):
     path.write_bytes(data.replace(b"CREATE TABLE topics(", b"CREATE TABL\xf9 topi\xff\xfe("))
     found, lines = contents(path)
     assert found == messages and lines
+
+
+def test_each_byte_of_the_header(sound, tmp_path):
+    """What it says of the layout is held against the pages; no message hangs on it."""
+    path, messages, _, _ = sound
+    whole = path.read_bytes()
+    for place in range(100):
+        for bit in 0, 3, 7:
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            (tmp_path / "bag.db3").write_bytes(data)
+            assert contents(tmp_path / "bag.db3")[0] == messages, place
