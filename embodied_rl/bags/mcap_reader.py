@@ -143,10 +143,7 @@ class McapFile:
                 else:
                     yield Message(topic, log_time_ns, view[start + offset_data : end])
             del view, block
-        if unknown:
-            self._note("messages of declared channels", f"{unknown} of others", once=True)
-        if late:
-            self._note("log times below 2^63 ns", f"{late} above", once=True)
+        self._note_strays(unknown, late)
 
     # ---------------------------------------------------------------- topics
     def _read_summary(self) -> bool:
@@ -232,7 +229,7 @@ class McapFile:
 
     def _survey(self) -> None:
         """Topics, counts and span by reading every record."""
-        first, last = LAST_TIME_NS, 0
+        first, last, late = LAST_TIME_NS, 0, 0
         for block in self._blocks():
             for opcode, start, end in block.records:
                 if opcode == Opcode.MESSAGE and end - start >= MESSAGE.size:
@@ -240,10 +237,13 @@ class McapFile:
                     if log_time_ns <= LAST_TIME_NS:
                         self._counts[channel] += 1
                         first, last = min(first, log_time_ns), max(last, log_time_ns)
+                    else:
+                        late += 1
                 else:
                     self._check_declaration(opcode, block.data[start:end])
         self.span_ns = (first, last) if self._counts else (0, 0)
         found = sum(self._counts.values())
+        self._note_strays(sum(n for c, n in self._counts.items() if c not in self._channels), late)
         if found < self._promised:
             self._note(f"{self._promised} messages after the file's statistics", f"{found}")
 
@@ -483,6 +483,12 @@ class McapFile:
     def _note_large(self, what: str, offset: int) -> None:
         limit = f"at most {LARGEST_CHUNK >> 20} MiB at once"
         self._note(limit, f"{what} bytes at byte {offset}")
+
+    def _note_strays(self, unknown: int, late: int) -> None:
+        if unknown:
+            self._note("messages of declared channels", f"{unknown} of others", once=True)
+        if late:
+            self._note("log times below 2^63 ns", f"{late} above", once=True)
 
     def _note(self, expected: str, seen: str, *, once: bool = False) -> None:
         # the file is walked more than once; a finding is one all the same
