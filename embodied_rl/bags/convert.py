@@ -144,7 +144,7 @@ def convert_bag(job: Job) -> Result:
         try:
             reader = _reader(job, bag)
         except UserError as error:
-            lines = [*report.all_lines(), _with_name(job.bag.name, error)]
+            lines = [*report.lines(), _with_name(job.bag.name, error)]
             return Result(job.bag.name, 0, lines, job.bag.size)
         try:
             rows = _write(job, reader)
