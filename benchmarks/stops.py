@@ -112,9 +112,11 @@ def main(argv: list[str]) -> int:
     for rate_hz in RATES_HZ:
         stops, wrong = measure(rate_hz, options.stops, np.random.default_rng(rate_hz))
         name = f"{rate_hz} Hz"
+        figures[f"commands refused, {name}"] = float(sum(stop.refused for stop in stops))
         figures[f"accepted, {name}"] = float(np.mean([stop.accepted for stop in stops]))
         figures[f"travel over what the limits need, most, {name}"] = max(s.travel for s in stops)
         figures[f"unsafe messages, {name}"] = float(wrong)
+        targets[f"commands refused, {name}"] = ("<=", 0.0)
         targets[f"accepted, {name}"] = (">=", 1.0)
         targets[f"travel over what the limits need, most, {name}"] = ("<=", 1.0)
         targets[f"unsafe messages, {name}"] = ("<=", 0.0)
