@@ -18,7 +18,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
@@ -502,4 +501,4 @@ def _may_hold(record: TopLevel, channels: set[int] | None) -> bool:
     """Whether a record may be one of ``channels`` (None: any), or declare one."""
     if channels is None or record.place is None or record.place.channels is None:
         return True
-    return bool(np.isin(record.place.channels, list(channels)).any())
+    return not channels.isdisjoint(record.place.channels.tolist())
