@@ -7,6 +7,7 @@ far as they are sound: what is missing is marked invalid, and each fault leaves 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,22 +15,37 @@ import numpy as np
 
 from embodied_rl.bags import topics as names
 from embodied_rl.bags.actions import ActionLog
+from embodied_rl.bags.clock import CLOCK, CLOCK_TYPE, Offset, StampClock
+from embodied_rl.bags.facts import embodiment_of, find_namespace, has, read_facts
 from embodied_rl.bags.messages import Decoder, SampleDecoder
+from embodied_rl.bags.options import AS_RECORDED, Options
+from embodied_rl.bags.order import LATE_NS, OutOfOrder, look_at_beginning, messages, read_again
+from embodied_rl.bags.parts import Part, parts_of
 from embodied_rl.bags.read import Bag
 from embodied_rl.bags.report import Report
 from embodied_rl.bags.static_frames import latch_static
 from embodied_rl.bags.storage import Message
-from embodied_rl.bags.timeline import FAR_NS, Timeline
+from embodied_rl.bags.timeline import FAR_NS, Accepted, Timeline
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
+from embodied_rl.core.measured import StateWatch, measured_by
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.core.streams import HEADER
-from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample, first_tick
+from embodied_rl.core.window import (
+    CLOCK_JUMP_NS,
+    Arrival,
+    Observation,
+    RowBuilder,
+    Sample,
+    first_tick,
+)
 
 SLACK_NS = NANOSECONDS // 10  # a row waits this long for samples that come out of order
 # and no longer than this for a stream that has gone silent. Generous: a recorder of a simulation
 # that runs ten times as fast as real time may lag seconds behind on one topic and not on another.
 SILENT_NS = 10 * NANOSECONDS
+# A stream of which every message was refused for so long (log time) is not waited for.
+HOPELESS_NS = 2 * NANOSECONDS
 OVERTAKEN_NS = NANOSECONDS // 2  # samples of the last ticks may be recorded after the outcome
 
 
@@ -39,15 +55,7 @@ class Samples:
 
     items: list[tuple[str, Sample]]
     number: int
-
-
-@dataclass
-class Facts:
-    """What a bag says about its episode before any row is built."""
-
-    embodiment_text: str = ""
-    instruction: str = ""
-    info: EpisodeInfo | None = None
+    log_ns: int
 
 
 @dataclass
@@ -76,72 +84,36 @@ class Segment:
 
     first: int
     commands: ActionLog
+    clock: StampClock
     anchored: bool = False  # begins at the start that the bag declares
     stamps_ns: list[int] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)  # (A,) measured at each row, if asked
     outcome: Outcome | None = None
 
-
-def read_facts(bag: Bag, namespace: str) -> Facts:
-    """Embodiment text, instruction and start of the episode, as far as the bag has them."""
-    facts, decoder = Facts(), Decoder()
-    wanted = [names.EMBODIMENT, names.INSTRUCTION, names.EPISODE_START]
-    present = {f"{namespace}/{name}": name for name in wanted}
-    chosen = [topic for topic in present if _has(bag, topic, names.STRING)]
-    starts: dict[int, EpisodeInfo] = {}
-    for message in bag.messages(chosen):
-        try:
-            text = decoder(message.topic, names.STRING, message.data).data
-            name = present[message.topic]
-            if name == names.EPISODE_START:
-                info = EpisodeInfo.from_yaml(text, message.topic)
-                starts[info.start_ns] = info
-            elif name == names.EMBODIMENT:
-                facts.embodiment_text = text
-            else:
-                facts.instruction = text
-        except UserError as error:
-            bag.report.add_error(message.topic, error)
-    if len(starts) > 1:
-        bag.report.add(
-            f"{namespace}/{names.EPISODE_START}", "one episode a bag",
-            f"{len(starts)} starts; the last one is used", damage=False,
-        )  # fmt: skip
-    if starts:
-        facts.info = starts[max(starts)]
-        facts.instruction = facts.info.instruction or facts.instruction
-    return facts
-
-
-def embodiment_of(bag: Bag, facts: Facts, given: Embodiment | None) -> Embodiment:
-    """The given embodiment, else the one that was recorded.
-
-    Raises:
-        UserError: there is neither, or the recorded text is not valid.
-    """
-    if given is not None:
-        return given
-    if not facts.embodiment_text:
-        raise UserError(
-            f"{bag.place.name}: expected the robot's description on topic 'embodiment', saw none; "
-            "name the file with --embodiment"
-        )
-    return Embodiment.parse(facts.embodiment_text, f"{bag.place.name}: /embodiment")
+    @property
+    def span_ns(self) -> int:
+        return self.stamps_ns[-1] - self.stamps_ns[0] if self.stamps_ns else 0
 
 
 class EpisodeReader:
-    """Streams the rows of one bag.
+    """Streams the rows of one part of a bag.
 
-    Iterate :meth:`rows` to the end, storing each; then :meth:`span` says which of them make the
-    episode (all, unless the clock jumped), and :meth:`actions` gives theirs.
+    Iterate :meth:`rows` to the end, storing each; then :meth:`episodes` gives the runs of the clock
+    that are episodes, :meth:`span` says which of the rows each has, and :meth:`actions` gives
+    theirs.
 
     Args:
         embodiment: default: the one in the bag.
         keys: streams of the rows; default: all of the embodiment that were recorded.
-        namespace: of the robot's topics; default: found by itself.
+        options: how the user wants the bag to be read.
         copy: False: images in the rows are views that must be used before the next row.
+        part: of the bag (:attr:`parts`); default: the last one.
+        in_order: read in the order of log time; otherwise :meth:`rows` raises OutOfOrder where the
+            bag needs it.
 
     Raises:
-        UserError: no embodiment, an unknown stream, or two robots in the bag.
+        UserError: no embodiment, an unknown stream, two robots in the bag, no marks in it, or
+            actions are to be measured and no stream measures them.
     """
 
     def __init__(
@@ -149,91 +121,145 @@ class EpisodeReader:
         bag: Bag,
         embodiment: Embodiment | None = None,
         keys: Iterable[str] | None = None,
-        namespace: str | None = None,
+        options: Options = AS_RECORDED,
+        *,
         copy: bool = True,
+        part: Part | None = None,
+        in_order: bool = False,
     ):
-        self.bag, self.report = bag, bag.report
-        self.namespace = namespace if namespace is not None else _namespace(bag, embodiment)
-        self.facts = facts = read_facts(bag, self.namespace)
+        self.bag, self.report, self._in_order = bag, bag.report, in_order
+        given = options.namespace
+        self.namespace = given if given is not None else find_namespace(bag, embodiment)
+        self._names = names.Names(bag.topics, self.namespace, options.remap)
+        self.facts = facts = read_facts(bag, self._names)
+        self.parts = parts_of(bag, facts, self._names, options.cuts)
+        self.part = part if part is not None else self.parts[-1]
         self.embodiment = embodiment_of(bag, facts, embodiment)
         self._asked = keys is not None
         self.keys = tuple(self.embodiment.streams if keys is None else keys)
-        self.info, self.instruction = facts.info, facts.instruction
+        self.info = self.part.info
+        self.instruction = facts.instruction(self.info, self.part.until_ns)
+        self._state = StateWatch(self.embodiment) if options.measured else None
         self.streams = self._present_streams()  # topic -> asked-for streams that the bag has
         self.arrivals: dict[str, tuple[int, int, int]] = {}  # key -> count, first, last stamp
-        self._commands = self._command_topics()
+        self._commands = {} if options.measured else self._command_topics()
         self._decoder = Decoder(bag.topics.values())
         self._sample = SampleDecoder(copy)
         latch_static(bag, self.streams, self._decoder, self._sample)
-        self._timeline: Timeline[Samples] = Timeline(self.report)
-        self._clock_offset_ns: int | None = None  # log time minus stamp
+        self._timeline: Timeline[Samples] = self._new_timeline(options)
+        self._heard: dict[str, int] = {}  # topic -> log time of its first message
         self._rows = 0
         self._missing: dict[str, tuple[int, int]] = {}  # key -> (rows without, first such tick)
         self.segments: list[Segment] = []
-        self._number = 0  # of the message in hand
+        self._number = self._log_ns = 0  # of the message in hand
         self._open_segment()
 
     # ---------------------------------------------------------------- result
     def rows(self) -> Iterator[Observation]:
-        """Every row, in the order of time within each run of the clock."""
-        wanted = [*self.streams, *self._commands, self._topic(names.EPISODE_OUTCOME)]
-        for number, message in enumerate(self.bag.messages(wanted)):
-            self._number = number
+        """Every row, in the order of time within each run of the clock.
+
+        Raises:
+            OutOfOrder: a stream is so late in the file that rows would miss it.
+        """
+        outcome = self.topic(names.EPISODE_OUTCOME)
+        wanted = {*self.streams, *self._commands, outcome} & set(self.bag.topics)
+        clock = self.bag.topics.get(CLOCK)
+        if clock is not None and clock.type == CLOCK_TYPE:
+            wanted.add(CLOCK)
+        latest_ns = 0
+        for number, message in enumerate(messages(self.bag, wanted, self._in_order)):
+            self._number, self._log_ns = number, message.log_time_ns
+            latest_ns = max(latest_ns, self._log_ns)
+            if message.topic in self.streams and self._log_ns < latest_ns - LATE_NS:
+                self._late(message, latest_ns)
+            if latest_ns > self.part.until_ns + LATE_NS:
+                break
+            if not self.part.holds(self._log_ns):
+                continue
             if message.topic in self.streams:
-                for accepted in self._samples(message):
-                    if accepted.jump:
-                        yield from self._emit(closing=True)
-                        self._open_segment(accepted.content.number)
-                    for key, sample in accepted.content.items:
-                        self._take(key, sample)
+                yield from self._take_all(self._samples(message))
                 if self._next_tick_ns is None or self._ripe():
                     yield from self._emit()
+            elif message.topic == CLOCK:
+                self._take_clock(message)
             elif message.topic in self._commands:
                 self._take_command(message)
             else:
                 self._take_outcome(message)
-        for accepted in self._timeline.drain():
-            for key, sample in accepted.content.items:
-                self._take(key, sample)
+        yield from self._take_all(self._timeline.drain())
         yield from self._emit(closing=True)
         self._conclude()
+
+    def episodes(self) -> list[Segment]:
+        """The runs of the clock that are episodes: the declared one, else all that last."""
+        declared = [part for part in self.segments if part.anchored]
+        if declared:
+            return [max(declared, key=lambda part: len(part.stamps_ns))]
+        lasting = [part for part in self.segments if part.span_ns >= CLOCK_JUMP_NS]
+        return lasting or [self.segment()]
 
     def segment(self) -> Segment:
         """The run of the clock that is the episode: where it was declared, else the longest."""
         return max(self.segments, key=lambda part: (part.anchored, len(part.stamps_ns)))
 
-    def span(self) -> slice:
-        """Which of the rows given by :meth:`rows` make the episode."""
-        chosen = self.segment()
+    def span(self, segment: Segment | None = None) -> slice:
+        """Which of the rows given by :meth:`rows` make an episode; default: :meth:`segment`."""
+        chosen = segment or self.segment()
         return slice(chosen.first, chosen.first + len(chosen.stamps_ns))
 
-    def actions(self) -> tuple[np.ndarray, np.ndarray]:
-        """``actions (K, A)`` and ``action_valid (K,)`` of the episode's rows."""
-        return self.segment().commands.actions(*self._ticks())
+    def actions(self, segment: Segment | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """``actions (K, A)`` and ``action_valid (K,)`` of an episode's rows."""
+        chosen = segment or self.segment()
+        if self._state is not None:
+            return self._measured(chosen)
+        found = chosen.commands.actions(*self._ticks(chosen), chosen.clock.at)
+        for key, count in chosen.commands.foreign().items():
+            self.report.add(
+                self._command_topic(key), "stamps on the clock of the streams",
+                f"{count} commands of another clock; they count from their arrival", damage=False,
+            )  # fmt: skip
+        return found
 
-    def targets(self) -> dict[str, int]:
-        """Command topic -> at how many of the episode's rows it has a target."""
-        named = {k: self._topic(command.topic) for k, command in self.embodiment.commands.items()}
-        named[""] = self._topic(names.EXECUTED)
-        known = self.segment().commands.known(*self._ticks())
-        return {named[key]: count for key, count in known.items()}
+    def targets(self, segment: Segment | None = None) -> dict[str, int]:
+        """Command topic -> at how many of an episode's rows it has a target."""
+        if self._state is not None:
+            return {}
+        chosen = segment or self.segment()
+        known = chosen.commands.known(*self._ticks(chosen), chosen.clock.at)
+        return {self._command_topic(key): count for key, count in known.items()}
 
-    def _ticks(self) -> tuple[np.ndarray, int]:
-        """Stamps of the episode's rows, and since when commands count."""
-        chosen = self.segment()
+    def offsets(self, segment: Segment | None = None) -> list[Offset]:
+        """How log time and stamps lie, for each topic with stamps."""
+        return (segment or self.segment()).clock.offsets()
+
+    def _measured(self, chosen: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """The state at the next row as the action of each; the last one has none."""
+        actions = np.full((len(chosen.states), self.embodiment.action_dim), np.nan)
+        if len(actions) > 1:
+            actions[:-1] = chosen.states[1:]
+        valid = np.isfinite(actions).all(axis=1)
+        actions[~valid] = np.nan
+        return actions, valid
+
+    def _ticks(self, chosen: Segment) -> tuple[np.ndarray, int]:
+        """Stamps of an episode's rows, and since when commands count."""
         since_ns = self.info.start_ns if self.info is not None and chosen.anchored else 0
         return np.array(chosen.stamps_ns, dtype=np.int64), since_ns
 
     # ---------------------------------------------------------------- topics
-    def _topic(self, name: str) -> str:
-        return f"{self.namespace}/{name}"
+    def topic(self, name: str) -> str:
+        """The recorded topic of a name in the embodiment file."""
+        return self._names.of(name)
+
+    def _command_topic(self, key: str) -> str:
+        return self.topic(self.embodiment.commands[key].topic if key else names.EXECUTED)
 
     def _present_streams(self) -> dict[str, list[Stream]]:
         """Topic -> the asked-for streams in it, where the bag has the topic with its type."""
         found: dict[str, list[Stream]] = {}
         absent = []
-        for stream in self.embodiment.require(self.keys).values():
-            topic = self._topic(stream.topic)
+        for stream in self.embodiment.require(sorted(self._built_keys())).values():
+            topic = self.topic(stream.topic)
             info = self.bag.topics.get(topic)
             if info is None and not self._asked:
                 absent.append(stream.key)
@@ -252,13 +278,13 @@ class EpisodeReader:
 
     def _command_topics(self) -> dict[str, str]:
         """Topic -> group of the commands that make the actions ("" for all in one)."""
-        executed = self._topic(names.EXECUTED)
-        if _has(self.bag, executed, names.TRAJECTORY):
+        executed = self.topic(names.EXECUTED)
+        if has(self.bag, executed, names.TRAJECTORY):
             return {executed: ""}
         found = {}
         for key, command in self.embodiment.commands.items():
-            topic = self._topic(command.topic)
-            if _has(self.bag, topic, command.type):
+            topic = self.topic(command.topic)
+            if has(self.bag, topic, command.type):
                 found[topic] = key
             else:
                 info = self.bag.topics.get(topic)
@@ -266,28 +292,64 @@ class EpisodeReader:
                 self.report.add(topic, f"commands of type {command.type}", seen)
         return found
 
+    def _new_timeline(self, options: Options) -> Timeline[Samples]:
+        """One that knows about when the bag begins, and how old latched samples may be."""
+        stamped = {
+            topic: streams[0].type
+            for topic, streams in self.streams.items()
+            if any(stream.stamps == HEADER for stream in streams)
+        }
+        first = (m for m in messages(self.bag, stamped, self._in_order) if self.part.holds(m[1]))
+        self._beginning = look_at_beginning(first, stamped) if stamped else None
+        return Timeline(
+            self.report,
+            self._beginning.stamp_ns if self._beginning else None,
+            {topic: max(s.max_age_ns for s in group) for topic, group in self.streams.items()},
+            round(options.cuts.gap_s * NANOSECONDS),
+        )
+
     # ---------------------------------------------------------------- intake
-    def _samples(self, message: Message):
+    def _late(self, message: Message, latest_ns: int) -> None:
+        if not self._in_order:
+            seconds = (latest_ns - message.log_time_ns) / NANOSECONDS
+            raise OutOfOrder(f"{message.topic} {seconds:.1f} s late in the file")
+
+    def _take_all(self, coming: Iterator[Accepted[Samples]]) -> Iterator[Observation]:
+        """Samples whose stamps are sound; the rows of a run of the clock that ends with them."""
+        for accepted in coming:
+            if accepted.jump:
+                yield from self._emit(closing=True)
+                self._open_segment(accepted.content.number)
+            for key, sample in accepted.content.items:
+                self._note_arrival(key, accepted.stamp_ns)
+                self._take(key, sample)
+                if self.embodiment.streams[key].stamps == HEADER:
+                    topic = self.topic(self.embodiment.streams[key].topic)
+                    clock = self.segments[-1].clock
+                    clock.add(topic, accepted.content.log_ns, accepted.stamp_ns)
+
+    def _samples(self, message: Message) -> Iterator[Accepted[Samples]]:
         """The decoded streams of a message, once its stamp has proved sound."""
         streams = self.streams[message.topic]
+        self._heard.setdefault(message.topic, message.log_time_ns)
         try:
             decoded = self._decoder(message.topic, streams[0].type, message.data)
         except MessageError as error:
             self.report.add_error(message.topic, error)
             return
-        received_ns = self._on_stamp_clock(message.log_time_ns)
+        received_ns = self.segments[-1].clock.at_once(message.log_time_ns)
         found = self._sample.by_stamp(streams, decoded, received_ns, message.topic, self.report)
-        stamped = [
-            self.embodiment.streams[key].stamps for items in found.values() for key, _ in items
-        ]
-        if self._clock_offset_ns is None and HEADER in stamped:
-            self._clock_offset_ns = message.log_time_ns - min(found)
         for stamp, items in found.items():
-            content = Samples(items, self._number)
-            for accepted in self._timeline.push(message.topic, stamp, content):
-                for key, _ in accepted.content.items:
-                    self._note_arrival(key, accepted.stamp_ns)
-                yield accepted
+            content = Samples(items, self._number, message.log_time_ns)
+            yield from self._timeline.push(message.topic, stamp, content)
+
+    def _take_clock(self, message: Message) -> None:
+        """A message of ``/clock``, where the stamps are of that clock."""
+        order = ">" if message.data[1] == 0 else "<"
+        sec, nanosec = struct.unpack_from(order + "iI", message.data, 4)
+        now_ns, newest = sec * NANOSECONDS + nanosec, self._timeline.newest_ns
+        if newest is not None and abs(now_ns - newest) <= FAR_NS:
+            self.segments[-1].clock.add(CLOCK, message.log_time_ns, now_ns)
 
     def _note_arrival(self, key: str, stamp: int) -> None:
         count, first, last = self.arrivals.get(key, (0, stamp, stamp))
@@ -295,35 +357,33 @@ class EpisodeReader:
 
     def _take(self, key: str, sample: Sample) -> None:
         arrival = self._builder.add(key, sample)
+        first, newest = self._first.get(key), self._newest.get(key)
+        alone = first is not None and first == newest  # a stale first sample is no beginning
+        apart_ns = max(CLOCK_JUMP_NS, 3 * self.embodiment.streams[key].period_ns)
+        if first is None or (alone and sample.stamp_ns > first + apart_ns):
+            self._first[key] = sample.stamp_ns
+        else:
+            self._first[key] = min(first, sample.stamp_ns)
         self._newest[key] = max(self._newest.get(key, sample.stamp_ns), sample.stamp_ns)
+        if self._began_ns is None:
+            self._began_ns = self._timeline.newest_ns
         if arrival in (Arrival.DISORDERED, Arrival.LATE, Arrival.DUPLICATE):
-            topic = self._topic(self.embodiment.streams[key].topic)
+            topic = self.topic(self.embodiment.streams[key].topic)
             seen = f"stamp {sample.stamp_ns} {arrival.value}"
-            self.report.add(topic, "rising stamps", seen, once=True)
+            late = arrival is Arrival.LATE  # others cost no data
+            self.report.add(topic, "rising stamps", seen, damage=late, once=True)
 
     def _take_command(self, message: Message) -> None:
         key = self._commands[message.topic]
         kind = self.bag.topics[message.topic].type
         try:
             decoded = self._decoder(message.topic, kind, message.data)
-            self.segments[-1].commands.add(
-                key,
-                message.topic,
-                decoded,
-                self._on_stamp_clock(message.log_time_ns),
-                self._number,
-            )
+            log = self.segments[-1].commands
+            log.add(key, message.topic, decoded, message.log_time_ns, self._number)
         except MessageError as error:
             self.report.add_error(message.topic, error)
 
-    def _on_stamp_clock(self, log_time_ns: int) -> int:
-        """Arrival time on the clock of the headers: a bag may be logged by another clock."""
-        offset = self._clock_offset_ns or 0
-        return log_time_ns - offset if abs(offset) > NANOSECONDS else log_time_ns
-
     def _take_outcome(self, message: Message) -> None:
-        if message.topic not in self.bag.topics:
-            return
         newest = self._timeline.newest_ns
         if newest is None or (self._start is not None and newest < self._start.start_ns):
             return  # the latched outcome of the episode before
@@ -344,14 +404,33 @@ class EpisodeReader:
             log = self.segments[-1].commands.split(number)
         else:
             log = ActionLog(self.embodiment, executed="" in self._commands.values())
-        self.segments.append(Segment(self._rows, log))
-        self._builder = RowBuilder(self.embodiment, self.keys)
+        self.segments.append(Segment(self._rows, log, self._new_clock()))
+        self._builder = RowBuilder(self.embodiment, self._built_keys())
         self._start = self.info
         if self._start is not None:
             self._builder.reset(self._start.start_ns)
+        self._first: dict[str, int] = {}  # key -> stamp
         self._newest: dict[str, int] = {}
+        self._began_ns: int | None = None  # newest stamp when the first sample came
         self._next_tick_ns: int | None = None
         self._end_ns: int | None = None  # an outcome ends an episode before its bag does
+
+    def _built_keys(self) -> set[str]:
+        """The streams of the rows, and those that measure the actions where that is asked for."""
+        return {*self.keys, *(self._state.keys if self._state is not None else ())}
+
+    def _new_clock(self) -> StampClock:
+        measuring = {
+            self.topic(stream.topic)
+            for stream in self.embodiment.streams.values()
+            if stream.stamps == HEADER
+            and set(measured_by(stream)) & set(self.embodiment.action_names)
+        }
+        clock = StampClock(self.embodiment.period_ns, sorted(measuring))
+        if not self.segments and self._beginning is not None:
+            for topic, log_ns, stamp_ns in self._beginning.pairs:
+                clock.add(topic, log_ns, stamp_ns)
+        return clock
 
     def _emit(self, closing: bool = False) -> Iterator[Observation]:
         """Rows of the ticks whose samples have all arrived; of all ticks when ``closing``."""
@@ -363,6 +442,7 @@ class EpisodeReader:
         if self._next_tick_ns is None:
             return
         limit = newest if closing else self._settled(newest)
+        limit = min(limit, self.part.before_ns - 1)
         if self._end_ns is not None:
             limit = min(limit, self._end_ns)
         while self._next_tick_ns <= limit:
@@ -380,80 +460,127 @@ class EpisodeReader:
 
     def _first_tick(self, newest: int, closing: bool) -> int | None:
         """Where the rows begin, once that is known."""
-        period = self.embodiment.period_ns
-        earliest = min(self._newest.values())
+        period, began = self.embodiment.period_ns, self._began_ns or newest
+        # what is latched was stamped long before
+        earliest = min((s for s in self._first.values() if s >= began - FAR_NS), default=began)
+        if not closing and newest < earliest + SLACK_NS:
+            return None  # a first sample may turn out to be stale
         if self._start is not None:
             start = self._start.start_ns
             if earliest <= start + FAR_NS:
                 self.segments[-1].anchored = True
                 return first_tick(start, period)
             self._start = None
-        waiting = set(self._expected()) - set(self._newest)
+        waiting = any(key not in self._newest for key in self._expected())
         if waiting and not closing and newest < earliest + SILENT_NS:
             return None
         return first_tick(earliest, period)
 
     def _expected(self) -> list[str]:
-        return [stream.key for streams in self.streams.values() for stream in streams]
+        """The streams that may be waited for: not those whose messages are all refused."""
+        return [
+            stream.key
+            for topic, streams in self.streams.items()
+            for stream in streams
+            if stream.key in self._newest
+            or self._log_ns - self._heard.get(topic, self._log_ns) <= HOPELESS_NS
+        ]
 
     def _lacks(self, row: Observation) -> bool:
-        """Whether a stream that the bag does have is missing from a row."""
-        return any(not row.valid[key] for key in self._newest)
+        """Whether a stream is missing from a row that is yet to begin, not one that has ended."""
+        return any(not row.valid[key] and self._newest[key] > row.stamp_ns for key in self._newest)
 
     def _settled(self, newest: int) -> int:
         """Up to which time every stream that still speaks has given all that it will give."""
         limit = newest - SILENT_NS
-        speaking = [self._newest.get(key, limit) for key in self._expected()]
+        began = self._began_ns if self._began_ns is not None else newest
+        reached = [self._newest.get(key, began) for key in self._expected()]
+        speaking = [stamp for stamp in reached if stamp > limit]
         return max(min(speaking, default=newest) - SLACK_NS, limit)
 
     def _note_row(self, row: Observation) -> None:
         self._rows += 1
         self.segments[-1].stamps_ns.append(row.stamp_ns)
+        if self._state is not None:
+            self.segments[-1].states.append(self._state.in_row(row))
         for key in row.missing:
             count, first = self._missing.get(key, (0, row.stamp_ns))
             self._missing[key] = (count + 1, first)
 
     def _conclude(self) -> None:
         """Lines for what can only be said at the end."""
-        expected = set(self._expected())
+        expected = {stream.key for streams in self.streams.values() for stream in streams}
         for key, (count, first) in self._missing.items():
             stream = self.embodiment.streams[key]
             if key in expected:
                 self.report.add(
-                    self._topic(stream.topic),
+                    self.topic(stream.topic),
                     f"{key} not older than {stream.max_age_s:g} s at each tick",
                     f"none at {count} of {self._rows} ticks, first at {first / NANOSECONDS:.3f} s",
                 )
-        chosen = self.segment()
+        chosen, episodes = self.segment(), self.episodes()
+        used = sum(len(part.stamps_ns) for part in episodes)
         if len(self.segments) > 1:
             self.report.add(
                 "", "one run of the clock",
-                f"{len(self.segments)}; one is used, {len(chosen.stamps_ns)} of "
-                f"{self._rows} rows",
+                f"{len(self.segments)}; {len(episodes)} used, {used} of {self._rows} rows",
+                damage=used < self._rows,
             )  # fmt: skip
-        if self.info is not None and not chosen.anchored:
+        self._conclude_start(chosen)
+        self._conclude_clock(chosen)
+        if not chosen.stamps_ns:
+            self.report.add("", "at least one control tick", "no usable row")
+
+    def _conclude_start(self, chosen: Segment) -> None:
+        topic = self.topic(names.EPISODE_START)
+        if self.info is None:
+            return
+        if not chosen.anchored:
             self.report.add(
-                self._topic(names.EPISODE_START), "streams from start_ns on",
+                topic, "streams from start_ns on",
                 f"none near {self.info.start_ns}; the first full row is used as the start",
             )  # fmt: skip
             self.info = None
-        elif self.info is not None and not chosen.stamps_ns:
+        elif not chosen.stamps_ns:
             self.report.add(
-                self._topic(names.EPISODE_START), f"streams from start_ns {self.info.start_ns} on",
+                topic, f"streams from start_ns {self.info.start_ns} on",
                 f"none after {max(self._newest.values(), default=0)}",
             )  # fmt: skip
-        if not chosen.stamps_ns:
-            self.report.add("", "at least one control tick", "no usable row")
+        elif chosen.outcome is None or not chosen.outcome.done:
+            self.report.add(
+                self.topic(names.EPISODE_OUTCOME), "the outcome of the episode",
+                "no outcome: its end may be missing", damage=False,
+            )  # fmt: skip
+
+    def _conclude_clock(self, chosen: Segment) -> None:
+        """Say once when log time and stamps do not run at one pace."""
+        offsets = chosen.clock.offsets()
+        most = max(offsets, key=lambda offset: offset.drift_s, default=None)
+        if most is not None and most.drift_s * NANOSECONDS > self.embodiment.period_ns:
+            self.report.add(
+                most.topic, "log times and stamps at one pace",
+                f"log time minus stamp from {most.first_s:.3f} s to {most.last_s:.3f} s, "
+                f"{most.drift_s:.3f} s apart at most", damage=False,
+            )  # fmt: skip
 
 
 def read_episode(
     bag: Bag,
     embodiment: Embodiment | None = None,
     keys: Iterable[str] | None = None,
-    namespace: str | None = None,
+    options: Options = AS_RECORDED,
 ) -> Episode:
-    """The whole episode in memory; arguments and errors of :class:`EpisodeReader`."""
-    reader = EpisodeReader(bag, embodiment, keys, namespace)
+    """One whole episode in memory, of several the last; arguments and errors of
+    :class:`EpisodeReader`."""
+    chosen = tuple(keys) if keys is not None else None
+
+    def read(in_order: bool) -> Episode:
+        return _collected(EpisodeReader(bag, embodiment, chosen, options, in_order=in_order))
+
+    return read_again(bag, read)
+
+
+def _collected(reader: EpisodeReader) -> Episode:
     rows = list(reader.rows())[reader.span()]
     streams = reader.embodiment.require(reader.keys)
     values = {
@@ -465,7 +592,7 @@ def read_episode(
     valid = {key: np.array([row.valid[key] for row in rows], dtype=bool) for key in streams}
     actions, action_valid = reader.actions()
     return Episode(
-        bag=bag.place.name,
+        bag=reader.bag.place.name,
         embodiment=reader.embodiment,
         stamps_ns=np.array([row.stamp_ns for row in rows], dtype=np.int64),
         values=values,
@@ -475,18 +602,5 @@ def read_episode(
         info=reader.info,
         outcome=reader.segment().outcome,
         instruction=reader.instruction,
-        report=bag.report,
+        report=reader.report,
     )
-
-
-def _has(bag: Bag, topic: str, kind: str) -> bool:
-    info = bag.topics.get(topic)
-    return info is not None and info.count > 0 and info.type == kind
-
-
-def _namespace(bag: Bag, embodiment: Embodiment | None) -> str:
-    relative = [names.EMBODIMENT, names.EPISODE_START]
-    if embodiment is not None:
-        relative += embodiment.topics()
-        relative += [command.topic for command in embodiment.commands.values()]
-    return names.namespace_of(bag.topics, relative, bag.place.name)

@@ -7,6 +7,7 @@ seen. A fault that repeats (a wrong encoding on every frame) stays one line with
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 
@@ -60,6 +61,14 @@ class Report:
         finding = Finding(self.bag, topic, text, damage)
         self._index[(topic, kind)] = finding
         self.findings.append(finding)
+
+    def copy(self) -> Report:
+        """The findings so far, for :meth:`restore`."""
+        return deepcopy(self)
+
+    def restore(self, earlier: Report) -> None:
+        """Forget what has been found since the copy was made: it will be found again."""
+        self.findings, self._index = earlier.findings, earlier._index
 
     @property
     def damaged(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -14,11 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from embodied_rl.bags.cache import INDEX, EpisodeCache
 from embodied_rl.bags.convert import convert
+from embodied_rl.bags.options import Options
 from embodied_rl.bringup.arguments import suggestion
 from embodied_rl.bringup.check import check_folder
 from embodied_rl.bringup.environment import share_folders
 from embodied_rl.bringup.names import find_policy
 from embodied_rl.cli import UsageError
+from embodied_rl.core.embodiment import Embodiment
 
 if TYPE_CHECKING:
     from embodied_rl.training.supervised import FitResult
@@ -46,6 +48,12 @@ class Arguments:
     """Which policy: ptp, relic or tgpo."""
     bags: Path | None = None
     """Folder of bags, or a dataset cache that 'embodied_rl bags convert' wrote; ptp needs it."""
+    embodiment: Path | None = None
+    """Embodiment file of bags that do not carry their own."""
+    actions: Literal["commands", "measured"] = "commands"
+    """Of bags: measured takes the next measured state of the actuators for the action."""
+    unfinished: bool = False
+    """Also train on episodes whose start is declared and whose outcome is not recorded."""
     config: Path | None = None
     """Model and training settings; default: configs/ptp_replace_object.yaml, relic_darkroom.yaml or
     tgpo_linear.yaml."""
@@ -105,12 +113,17 @@ def _train_ptp(arguments: Arguments) -> int:
     console = Console()
     if arguments.resume and not (has_state(work) or has_state(work / ENCODER)):
         _say_no_state(work, console)
-    cache = _cache(arguments.bags, arguments.workers, work / "cache", run.model.streams, console)
-    recordings, left_out = recordings_of(cache, run.model.streams)
-    source = f"{len(recordings)} bags of {arguments.bags.name}"
-    if left_out:
-        console.print(f"left out {left_out} episodes that did not end in success")
-        source += f" ({left_out} more left out: no success)"
+    cache = _cache(arguments, work / "cache", run.model.streams, console)
+    recordings, failed, unfinished = recordings_of(
+        cache, run.model.streams, unfinished=arguments.unfinished
+    )
+    source = f"{len(recordings)} episodes of {arguments.bags.name}"
+    if failed:
+        console.print(f"left out {failed} episodes that did not end in success")
+        source += f" ({failed} more left out: no success)"
+    if unfinished:
+        console.print(f"left out {unfinished} episodes with no outcome (--unfinished takes them)")
+        source += f" ({unfinished} more left out: no outcome)"
     result = train_ptp(
         run,
         recordings,
@@ -209,19 +222,29 @@ def _config_file(path: Path) -> Path:
 
 
 def _cache(
-    bags: Path, workers: int, folder: Path, streams: tuple[str, ...], console: Console
+    arguments: Arguments, folder: Path, streams: tuple[str, ...], console: Console
 ) -> EpisodeCache:
     """The bags as a dataset cache; bags that were converted before are not read again."""
+    bags = arguments.bags
+    assert bags is not None
     if (bags / INDEX).exists():
+        if arguments.embodiment is not None or arguments.actions != "commands":
+            raise UsageError(
+                f"{bags}: expected bags for --embodiment and --actions, saw a cache, whose robot "
+                "and actions were chosen when it was converted"
+            )
         return EpisodeCache(bags, streams)
+    robot = Embodiment.load(arguments.embodiment) if arguments.embodiment else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("converting bags", total=None)
         summary = convert(
             bags,
             folder,
+            embodiment=robot,
             keys=streams,
-            workers=workers,
+            options=Options(measured=arguments.actions == "measured"),
+            workers=arguments.workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for line in (line for result in summary.results for line in result.lines):
