@@ -9,7 +9,7 @@ from pathlib import Path
 from embodied_rl.bags.copies import BagCopy, Written, latched, new_folder
 from embodied_rl.bags.facts import find_namespace, read_facts
 from embodied_rl.bags.options import AS_RECORDED, Options
-from embodied_rl.bags.order import LATE_NS, OutOfOrder, messages, read_again
+from embodied_rl.bags.order import messages, read_again, sortable
 from embodied_rl.bags.parts import Part, parts_of
 from embodied_rl.bags.read import Bag
 from embodied_rl.bags.storage import Message
@@ -64,13 +64,13 @@ class _Cutter:
     def run(self, in_order: bool, progress: Progress) -> list[Written]:
         total = sum(info.count for info in self._bag.topics.values())
         newest: int | None = None
+        coming = messages(self._bag, self._bag.topics, in_order)
+        if not in_order:
+            coming = sortable(coming, self._bag.topics)
         with ExitStack() as everything:
             everything.callback(self._close_all)
-            for done, message in enumerate(messages(self._bag, self._bag.topics, in_order)):
+            for done, message in enumerate(coming):
                 now = message.log_time_ns
-                if newest is not None and now < newest - LATE_NS and not in_order:
-                    seconds = (newest - now) / NANOSECONDS
-                    raise OutOfOrder(f"{message.topic} {seconds:.1f} s late in the file")
                 if newest is not None and now > newest + self._gap_ns:
                     self._close_all()  # what follows the silence is another bag
                 newest = now if newest is None else max(newest, now)

@@ -19,7 +19,7 @@ from embodied_rl.bags.clock import CLOCK, CLOCK_TYPE, Offset, StampClock
 from embodied_rl.bags.facts import embodiment_of, find_namespace, has, read_facts
 from embodied_rl.bags.messages import Decoder, SampleDecoder
 from embodied_rl.bags.options import AS_RECORDED, Options
-from embodied_rl.bags.order import LATE_NS, OutOfOrder, look_at_beginning, messages, read_again
+from embodied_rl.bags.order import LATE_NS, look_at_beginning, messages, read_again, sortable
 from embodied_rl.bags.parts import Part, parts_of
 from embodied_rl.bags.read import Bag
 from embodied_rl.bags.report import Report
@@ -146,6 +146,12 @@ class EpisodeReader:
         self._decoder = Decoder(bag.topics.values())
         self._sample = SampleDecoder(copy)
         latch_static(bag, self.streams, self._decoder, self._sample)
+        self._stamped = {  # key -> topic
+            stream.key: topic
+            for topic, group in self.streams.items()
+            for stream in group
+            if stream.stamps == HEADER
+        }
         self._timeline: Timeline[Samples] = self._new_timeline(options)
         self._heard: dict[str, int] = {}  # topic -> log time of its first message
         self._rows = 0
@@ -166,13 +172,12 @@ class EpisodeReader:
         clock = self.bag.topics.get(CLOCK)
         if clock is not None and clock.type == CLOCK_TYPE:
             wanted.add(CLOCK)
-        latest_ns = 0
-        for number, message in enumerate(messages(self.bag, wanted, self._in_order)):
+        coming = messages(self.bag, wanted, self._in_order)
+        if not self._in_order:
+            coming = sortable(coming, self.streams)
+        for number, message in enumerate(coming):
             self._number, self._log_ns = number, message.log_time_ns
-            latest_ns = max(latest_ns, self._log_ns)
-            if message.topic in self.streams and self._log_ns < latest_ns - LATE_NS:
-                self._late(message, latest_ns)
-            if latest_ns > self.part.until_ns + LATE_NS:
+            if self._log_ns > self.part.until_ns + LATE_NS or self._over():
                 break
             if not self.part.holds(self._log_ns):
                 continue
@@ -294,11 +299,7 @@ class EpisodeReader:
 
     def _new_timeline(self, options: Options) -> Timeline[Samples]:
         """One that knows about when the bag begins, and how old latched samples may be."""
-        stamped = {
-            topic: streams[0].type
-            for topic, streams in self.streams.items()
-            if any(stream.stamps == HEADER for stream in streams)
-        }
+        stamped = {topic: self.bag.topics[topic].type for topic in self._stamped.values()}
         first = (m for m in messages(self.bag, stamped, self._in_order) if self.part.holds(m[1]))
         self._beginning = look_at_beginning(first, stamped) if stamped else None
         return Timeline(
@@ -309,11 +310,6 @@ class EpisodeReader:
         )
 
     # ---------------------------------------------------------------- intake
-    def _late(self, message: Message, latest_ns: int) -> None:
-        if not self._in_order:
-            seconds = (latest_ns - message.log_time_ns) / NANOSECONDS
-            raise OutOfOrder(f"{message.topic} {seconds:.1f} s late in the file")
-
     def _take_all(self, coming: Iterator[Accepted[Samples]]) -> Iterator[Observation]:
         """Samples whose stamps are sound; the rows of a run of the clock that ends with them."""
         for accepted in coming:
@@ -323,10 +319,10 @@ class EpisodeReader:
             for key, sample in accepted.content.items:
                 self._note_arrival(key, accepted.stamp_ns)
                 self._take(key, sample)
-                if self.embodiment.streams[key].stamps == HEADER:
-                    topic = self.topic(self.embodiment.streams[key].topic)
-                    clock = self.segments[-1].clock
-                    clock.add(topic, accepted.content.log_ns, accepted.stamp_ns)
+            topic = self._stamped.get(key)
+            if topic is not None:
+                clock = self.segments[-1].clock
+                clock.add(topic, accepted.content.log_ns, accepted.stamp_ns)
 
     def _samples(self, message: Message) -> Iterator[Accepted[Samples]]:
         """The decoded streams of a message, once its stamp has proved sound."""
@@ -337,7 +333,9 @@ class EpisodeReader:
         except MessageError as error:
             self.report.add_error(message.topic, error)
             return
-        received_ns = self.segments[-1].clock.at_once(message.log_time_ns)
+        received_ns = message.log_time_ns
+        if any(stream.stamps != HEADER for stream in streams):
+            received_ns = self.segments[-1].clock.at_once(received_ns)
         found = self._sample.by_stamp(streams, decoded, received_ns, message.topic, self.report)
         for stamp, items in found.items():
             content = Samples(items, self._number, message.log_time_ns)
@@ -365,6 +363,8 @@ class EpisodeReader:
         else:
             self._first[key] = min(first, sample.stamp_ns)
         self._newest[key] = max(self._newest.get(key, sample.stamp_ns), sample.stamp_ns)
+        if self._end_ns is None or sample.stamp_ns <= self._end_ns:
+            self._reach_ns = max(self._reach_ns, sample.stamp_ns)
         if self._began_ns is None:
             self._began_ns = self._timeline.newest_ns
         if arrival in (Arrival.DISORDERED, Arrival.LATE, Arrival.DUPLICATE):
@@ -414,17 +414,18 @@ class EpisodeReader:
         self._began_ns: int | None = None  # newest stamp when the first sample came
         self._next_tick_ns: int | None = None
         self._end_ns: int | None = None  # an outcome ends an episode before its bag does
+        self._reach_ns = 0  # newest stamp not after that
 
     def _built_keys(self) -> set[str]:
         """The streams of the rows, and those that measure the actions where that is asked for."""
         return {*self.keys, *(self._state.keys if self._state is not None else ())}
 
     def _new_clock(self) -> StampClock:
+        commanded = set(self.embodiment.action_names)
         measuring = {
-            self.topic(stream.topic)
-            for stream in self.embodiment.streams.values()
-            if stream.stamps == HEADER
-            and set(measured_by(stream)) & set(self.embodiment.action_names)
+            topic
+            for key, topic in self._stamped.items()
+            if not commanded.isdisjoint(measured_by(self.embodiment.streams[key]))
         }
         clock = StampClock(self.embodiment.period_ns, sorted(measuring))
         if not self.segments and self._beginning is not None:
@@ -444,7 +445,7 @@ class EpisodeReader:
         limit = newest if closing else self._settled(newest)
         limit = min(limit, self.part.before_ns - 1)
         if self._end_ns is not None:
-            limit = min(limit, self._end_ns)
+            limit = min(limit, self._end_ns, self._reach_ns)
         while self._next_tick_ns <= limit:
             row = self._builder.row(self._next_tick_ns)
             self._next_tick_ns += self.embodiment.period_ns
@@ -497,6 +498,11 @@ class EpisodeReader:
         reached = [self._newest.get(key, began) for key in self._expected()]
         speaking = [stamp for stamp in reached if stamp > limit]
         return max(min(speaking, default=newest) - SLACK_NS, limit)
+
+    def _over(self) -> bool:
+        """Whether the episode ended long ago; what follows is not of this part."""
+        newest = self._timeline.newest_ns
+        return self._end_ns is not None and newest is not None and newest > self._end_ns + SILENT_NS
 
     def _note_row(self, row: Observation) -> None:
         self._rows += 1
@@ -582,6 +588,9 @@ def read_episode(
 
 def _collected(reader: EpisodeReader) -> Episode:
     rows = list(reader.rows())[reader.span()]
+    if len(reader.parts) > 1:
+        seen = f"{len(reader.parts)} episodes; the last one is used"
+        reader.report.add("", "one episode", seen, damage=False)
     streams = reader.embodiment.require(reader.keys)
     values = {
         key: np.stack([row.values[key] for row in rows])

@@ -44,6 +44,29 @@ def messages(bag: Bag, topics: Collection[str], in_order: bool) -> Iterator[Mess
     yield from heapq.merge(*parts, key=lambda message: message.log_time_ns)
 
 
+def sortable(messages: Iterator[Message], topics: Collection[str]) -> Iterator[Message]:
+    """The messages, as long as none of ``topics`` is so late among them that rows would miss it.
+
+    A recorder whose own clock was set back is no such case: then every topic goes back.
+
+    Raises:
+        OutOfOrder: one is.
+    """
+    latest_ns: int | None = None
+    own_ns: dict[str, int] = {}
+    for message in messages:
+        now, topic = message.log_time_ns, message.topic
+        if latest_ns is not None and now < latest_ns - LATE_NS:
+            if own_ns.get(topic, now) - LATE_NS > now:
+                own_ns, latest_ns = {}, now
+            elif topic in topics:
+                seconds = (latest_ns - now) / NANOSECONDS
+                raise OutOfOrder(f"{topic} {seconds:.1f} s late in the file")
+        own_ns[topic] = now
+        latest_ns = now if latest_ns is None else max(latest_ns, now)
+        yield message
+
+
 def read_again(bag: Bag, work: Callable[[bool], T]) -> T:
     """Do ``work(in_order)`` on a bag as it was written, or else in the order of log time."""
     before = bag.report.copy()

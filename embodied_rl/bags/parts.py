@@ -53,15 +53,22 @@ def parts_of(bag: Bag, facts: Facts, spelling: names.Names, cuts: Cuts = WHOLE) 
         UserError: no mark in the bag, or a cut outside of it.
     """
     if cuts.at_s:
-        return _between([bag.span_ns[0], *_times(bag, cuts.at_s)], facts)
+        return _between([bag.span_ns[0], *_times(bag, cuts.at_s)])
     if cuts.marks:
         topic = spelling.of(cuts.marks.lstrip("/"))
         topic = topic if topic in bag.topics else cuts.marks
         marks = sorted(message.log_time_ns for message in bag.messages([topic]))
         if not marks:
             raise UserError(f"{bag.place.name}: {topic}: expected marks between episodes, saw none")
-        return _between(marks, facts)
-    starts = _sound_starts(bag, facts, spelling)
+        return _between(marks)
+    ends = _outcomes(bag, spelling) if len(facts.starts) != 1 else []
+    if not facts.starts and len(ends) > 1:
+        begins = [BEGINNING_NS, *(end + OVERLAP_NS for end in ends[:-1])]
+        return [
+            Part(since_ns, until_ns)
+            for since_ns, until_ns in zip(begins, [*begins[1:], END_NS], strict=True)
+        ]
+    starts = _sound_starts(facts, ends)
     if len(starts) < 2:
         return [Part(info=facts.info)]
     parts = []
@@ -90,21 +97,30 @@ def _times(bag: Bag, at_s: Sequence[float]) -> list[int]:
     return times
 
 
-def _between(begins: list[int], facts: Facts) -> list[Part]:
+def _between(begins: list[int]) -> list[Part]:
     """Parts that begin at these log times, the last one ending with the bag."""
     ends = [*begins[1:], END_NS]
     return [Part(since_ns, until_ns) for since_ns, until_ns in zip(begins, ends, strict=True)]
 
 
-def _sound_starts(bag: Bag, facts: Facts, spelling: names.Names) -> list[Start]:
-    """The starts that an episode followed: latched ones of the episode before are left out."""
+def _outcomes(bag: Bag, spelling: names.Names) -> list[int]:
+    """When an episode was said to have ended, log times; what is said again at once counts once."""
     topic = spelling.of(names.EPISODE_OUTCOME)
-    ends = [message.log_time_ns for message in bag.messages([topic])]
+    ends: list[int] = []
+    for message in bag.messages([topic]):
+        if not ends or message.log_time_ns > ends[-1] + LATCHED_NS:
+            ends.append(message.log_time_ns)
+    return ends
+
+
+def _sound_starts(facts: Facts, ends: list[int]) -> list[Start]:
+    """The starts that an episode followed: latched ones of the episode before are left out."""
     sound: list[Start] = []
-    for start, after in zip(facts.starts, [*facts.starts[1:], None], strict=True):
+    for start, after in zip(facts.starts, [*facts.starts[1:], None]):
         if sound and sound[-1].info.start_ns == start.info.start_ns:
             continue  # said again to a late subscriber
-        over = any(abs(end - start.log_ns) < LATCHED_NS for end in ends)
+        # what was latched comes first, start and outcome in any order
+        over = not sound and any(abs(end - start.log_ns) < LATCHED_NS for end in ends)
         replaced = after is not None and after.log_ns - start.log_ns < LATCHED_NS
         if after is None or not (over or replaced):
             sound.append(start)
