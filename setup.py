@@ -40,7 +40,6 @@ def ros_wheels(distro: str) -> list[str]:
 BASE = [
     "numpy",
     "PyYAML",
-    "scipy",
     "safetensors",
     "opencv-python-headless",  # pictures of other encodings and sizes, and compressed ones
     "rosbags",
@@ -56,8 +55,6 @@ EXTRAS = {
     "sim": [
         "mujoco",
         "ogbench; python_version < '3.13'",
-        "imageio",
-        "imageio-ffmpeg",
         "pillow",
     ],
     "torch": ["torch==2.13.0"],
@@ -74,6 +71,7 @@ EXTRAS = {
         # reference implementation in tests; its antlr 4.7 runtime needs typing.io, gone in 3.13
         "rtamt; python_version < '3.13'",
         "ruff",
+        "scipy",  # reference in tests, and intervals of the benchmarks
         "types-PyYAML",
     ],
 }

@@ -48,8 +48,9 @@ def checkpoint_hash(model: str | Path) -> str:
 
 def main(argv: list[str]) -> int:
     arguments = tyro.cli(Arguments, args=argv)
+    options = {} if arguments.samples is None else {"samples": arguments.samples}
     evaluation = Evaluation(
-        arguments.model, arguments.task, arguments.episodes, arguments.seed, arguments.samples
+        arguments.model, arguments.task, arguments.episodes, arguments.seed, options
     )
     checkpoint = checkpoint_hash(arguments.model)  # before the episodes: what they are run with
     results = evaluate_in_process(evaluation)

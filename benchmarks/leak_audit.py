@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 import tyro
+from _leak_audit import QUESTIONS, audit, collect
 from _report import report
-
-from embodied_rl.sim.tasks.leak_audit import QUESTIONS, audit, collect
 
 
 @dataclass(frozen=True)

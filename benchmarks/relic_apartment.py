@@ -24,11 +24,12 @@ from _report import Target, report
 
 from embodied_rl.bringup.evaluate import evaluate_over_ros, same_commands
 from embodied_rl.cli import UsageError
-from embodied_rl.cli.eval_apartment import evaluation_of
 from embodied_rl.policies.evaluation import evaluate_in_process
 from embodied_rl.policies.registry import find_checkpoint
 from embodied_rl.policies.relic import apartment
+from embodied_rl.policies.relic.apartment_report import evaluation_of
 from embodied_rl.policies.relic.evaluation import Given, load_relic_model
+from embodied_rl.policies.relic.method import RelicOptions
 from embodied_rl.sim.registry import world_embodiment
 from embodied_rl.sim.rollout import EpisodeResult
 
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         apartment.given_episodes(arguments.trials, arguments.seed),
     )
     began_s = time.perf_counter()
-    evaluation = evaluation_of(folder, given, arguments.seed, "cpu")
+    evaluation = evaluation_of(str(folder), given, arguments.seed, RelicOptions(device="cpu"))
     results = evaluate_in_process(evaluation, workers=arguments.workers)
     wall_s = time.perf_counter() - began_s
     found = apartment.beside(loaded, given, results, arguments.seed).figures

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import _stl_crosscheck as crosscheck
 import _stl_load
 import numpy as np
 import tyro
@@ -23,7 +24,6 @@ from _report import report
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.window import Sample
-from embodied_rl.stl import crosscheck
 from embodied_rl.stl import formula as fm
 from embodied_rl.stl.decompose import DecompositionError, decompose, state_formulas
 from embodied_rl.stl.monitor import SpecificationMonitor

@@ -17,21 +17,21 @@ import numpy as np
 import torch
 import tyro
 from _report import report
+from _twin_error import twin_errors
 
 from embodied_rl.bringup.evaluate import evaluate_over_ros, same_commands
 from embodied_rl.bringup.names import find_spec
 from embodied_rl.core.policy import ActionChunk, episode_seed
 from embodied_rl.core.window import Observation
-from embodied_rl.policies.beside_twin import Beside, beside_twin, figures, world_of
 from embodied_rl.policies.evaluation import Evaluation
 from embodied_rl.policies.registry import find_checkpoint, load_policy
 from embodied_rl.policies.tgpo.adapters import make_adapter
 from embodied_rl.policies.tgpo.evaluation import own_tasks
 from embodied_rl.policies.tgpo.runtime import RunSettings, TgpoPolicy, load_tgpo
+from embodied_rl.policies.tgpo.sim_gap import PairedRuns, figures, paired_runs, world_of
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult, rollout
 from embodied_rl.sim.stl_tasks.task import StlTask
-from embodied_rl.sim.twin_error import twin_errors
 
 WORST = 0.10  # by which success may lie below the twin's
 
@@ -84,7 +84,7 @@ def blind(policy: TgpoPolicy, task: StlTask, arguments: Arguments) -> dict[str, 
     }
 
 
-def rates(name: str, found: list[Beside]) -> dict[str, float]:
+def rates(name: str, found: list[PairedRuns]) -> dict[str, float]:
     """Success of the robot with its interval, and how far it lies below the twin's."""
     both = figures(found)
     robot, twin = both["robot"], both["twin"]["success"]
@@ -105,9 +105,9 @@ def main(argv: list[str]) -> int:
         many = Evaluation(str(folder), spec, arguments.in_process, arguments.seed, world=world)
         results, away = in_process(many)
         apart += away
-        alone.append(beside_twin(policy, task, many, settings, results))
+        alone.append(paired_runs(policy, task, many, settings, results))
         over = evaluate_over_ros(few)
-        ros.append(beside_twin(policy, task, few, settings, over))
+        ros.append(paired_runs(policy, task, few, settings, over))
         same.append(same_commands(over, results[: arguments.episodes]))
         print(f"{task.name}: {ros[-1].successes} of {len(over)} over topics", flush=True)
     found: dict[str, float] = {**rates("ros", ros), **rates("in_process", alone)}

@@ -23,6 +23,14 @@ from typing import Any
 import torch
 import tyro
 from _report import Target, report
+from _tgpo_learners import run_learner, train_learner
+from _tgpo_planners import plan
+from _tgpo_rivals import (
+    LEARNING,
+    PLANNING,
+    BaselineRun,
+    read_baseline,
+)
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -30,14 +38,6 @@ from rich.table import Table
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import episode_seed
-from embodied_rl.policies.tgpo.baselines.config import (
-    LEARNING,
-    PLANNING,
-    BaselineRun,
-    read_baseline,
-)
-from embodied_rl.policies.tgpo.baselines.learners import run_learner, train_learner
-from embodied_rl.policies.tgpo.baselines.planners import plan
 from embodied_rl.policies.tgpo.config import TgpoRun, read_run
 from embodied_rl.policies.tgpo.evaluation import evaluate
 from embodied_rl.policies.tgpo.runtime import RunSettings, load_tgpo

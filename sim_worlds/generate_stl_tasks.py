@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 import tyro
+from witness import find_witness
 
 from embodied_rl.sim.dynamics.registry import make_dynamics
 from embodied_rl.sim.stl_tasks.generate import generate
 from embodied_rl.sim.stl_tasks.task import FOLDER, write_task
-from embodied_rl.sim.stl_tasks.witness import find_witness
 
 # five two-layer and five multi-layer tasks, or three and two
 PLAN = ("reach", "reach", "reach", "until", "until",

@@ -94,7 +94,7 @@ def summarise(place: BagPath) -> BagSummary:
             instruction=facts.instruction(facts.info, end_ns + 1),
             info=facts.info,
             outcome=outcome,
-            lines=bag.report.lines(),
+            lines=bag.report.all_lines(),
         )
 
 
@@ -117,7 +117,7 @@ def check(
             )
         except UserError as error:
             report.add_error("", error)
-            return CheckResult(place.name, 0, 0, 0, {}, True, report.lines())
+            return CheckResult(place.name, 0, 0, 0, {}, True, report.all_lines())
 
 
 def _check(
@@ -147,7 +147,7 @@ def _check(
         offsets = offsets or reader.offsets()
     report = bag.report
     return CheckResult(
-        bag.place.name, rows, valid_rows, actions, dict(targets), report.damaged, report.lines(),
+        bag.place.name, rows, valid_rows, actions, dict(targets), report.damaged, report.all_lines(),
         episodes, unfinished, offsets,
     )  # fmt: skip
 

@@ -31,9 +31,12 @@ from embodied_rl.bags.parts import Part
 from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
 from embodied_rl.bags.topics import Names
+from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.parent import start_worker
+
+TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,13 @@ def convert_bag(job: Job) -> Result:
         UserError: the cache cannot be written.
     """
     report = Report(job.bag.name)
-    temporary = job.out / f".{cache.folder_name(job.bag.name)}.tmp"
+    # the process in its name: whoever outlived a killed conversion must not write into ours
+    temporary = job.out / f".{cache.folder_name(job.bag.name)}.{os.getpid()}{TEMPORARY}"
     with Bag(job.bag, report) as bag:
         try:
             return read_again(bag, lambda in_order: _write(job, bag, temporary, in_order))
         except UserError as error:
-            lines = [*report.lines(), _with_name(job.bag.name, error)]
+            lines = [*report.all_lines(), _with_name(job.bag.name, error)]
             return Result(job.bag.name, 0, lines, job.bag.size)
         except OSError as error:
             raise UserError(
@@ -231,7 +235,7 @@ def _write(job: Job, bag: Bag, temporary: Path, in_order: bool) -> Result:
         folders.append(folder.name)
         rows, actions = rows + record.rows, actions + known
         unfinished += record.unfinished
-    lines = bag.report.lines()
+    lines = bag.report.all_lines()
     return Result(
         job.bag.name, rows, lines, job.bag.size,
         folders=folders, actions=actions, unfinished=unfinished,
@@ -351,7 +355,8 @@ def _open_index(out: Path, contract: Contract, robot: Embodiment) -> None:
         index = Index.read(out)
         contract.check(index.contract, f"{out / cache.INDEX} (name another --out?)")
         episodes = index.episodes
-    (out / cache.ROBOT).write_text(robot.text, encoding="utf-8")
+    with atomic_write(out / cache.ROBOT) as temporary:
+        temporary.write_text(robot.text, encoding="utf-8")
     Index(contract, False, episodes).write(out)
 
 
@@ -368,4 +373,9 @@ def _claimed(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{out}: another conversion is running there") from error
+        for left in out.glob(f".*{TEMPORARY}"):  # by a conversion that was killed
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
         yield

@@ -90,18 +90,27 @@ class McapWriter:
         self._append(MAGIC + encode(Header(profile="ros2", library="embodied_rl")))
 
     # ---------------------------------------------------------------- contents
-    def add_channel(self, topic: str, kind: str, definition: str, metadata: dict[str, str]) -> int:
-        """Declare a topic of ROS type ``kind``; ``definition`` is the ros2msg text."""
+    def add_channel(
+        self,
+        topic: str,
+        kind: str,
+        definition: str,
+        metadata: dict[str, str],
+        *,
+        encoding: str = "ros2msg",
+        serialization: str = "cdr",
+    ) -> int:
+        """Declare a topic of ROS type ``kind``; ``definition`` is a text in ``encoding``."""
         schema = self._schemas.get(kind)
         if schema is None:
             number = len(self._schemas) + 1
-            schema = Schema(id=number, data=definition.encode(), encoding="ros2msg", name=kind)
+            schema = Schema(id=number, data=definition.encode(), encoding=encoding, name=kind)
             self._schemas[kind] = schema
             self._pending.data += encode(schema)
         channel = Channel(
             id=len(self._channels) + 1,
             topic=topic,
-            message_encoding="cdr",
+            message_encoding=serialization,
             metadata=metadata,
             schema_id=schema.id,
         )

@@ -13,12 +13,12 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import (
     Stores,
     TypesysError,
-    get_types_from_idl,
     get_types_from_msg,
     get_typestore,
 )
 from rosbags.typesys.store import Typestore
 
+from embodied_rl.bags.definitions import Refused, types_of
 from embodied_rl.bags.report import Report
 from embodied_rl.bags.storage import TopicInfo
 from embodied_rl.core.decode import StreamDecoder, stamp_ns
@@ -30,7 +30,10 @@ from embodied_rl.core.streams import HEADER
 from embodied_rl.core.window import Sample
 
 _ENDIAN = {b"\x00\x00": ">", b"\x00\x01": "<"}  # plain CDR, big and little
-_UNREADABLE = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
+_UNREADABLE = (
+    SerdeError, struct.error, ValueError, IndexError, KeyError, TypeError, AssertionError,
+    OverflowError, MemoryError, RecursionError,
+)  # fmt: skip
 
 
 # of packages that the store below lacks
@@ -97,6 +100,7 @@ class Decoder:
 
     def __init__(self, topics: Iterable[TopicInfo] = ()):
         self._store = standard_types()
+        self._refused: dict[str, str] = {}  # type -> what is wrong with its definition
         unknown = [t for t in topics if t.type not in self._store.types and t.definition]
         if unknown:  # a store of its own: what one bag defines must not leak into the next
             self._store = _new_store()
@@ -106,14 +110,12 @@ class Decoder:
 
     def _learn(self, topic: TopicInfo) -> None:
         try:
-            if topic.encoding == "ros2idl":
-                types = get_types_from_idl(topic.definition)
-            else:
-                types = get_types_from_msg(topic.definition, topic.type)
-            known = self._store.types
+            types, known = types_of(topic), self._store.types
             self._store.register({k: v for k, v in types.items() if k not in known})
-        except TypesysError:
-            return  # an unknown type is named when a message of it is decoded
+        except Refused as error:
+            self._refused[topic.type] = str(error)
+        except TypesysError as error:
+            self._refused[topic.type] = quoted(str(error))
 
     def __call__(self, topic: str, kind: str, data: bytes | memoryview) -> Any:
         """The message.
@@ -130,7 +132,9 @@ class Decoder:
             if joints is not None:
                 return joints
         if kind not in self._store.types:
-            raise MessageError(f"{topic}: expected a known message type, saw {kind}")
+            why = self._refused.get(kind)
+            seen = f"{kind}, whose definition is refused: {why}" if why else kind
+            raise MessageError(f"{topic}: expected a known message type, saw {seen}")
         try:
             return self._store.deserialize_cdr(data, kind)
         except _UNREADABLE as error:

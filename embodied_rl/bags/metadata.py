@@ -12,7 +12,10 @@ from typing import Any
 
 import yaml
 
+from embodied_rl.core.schema import check_size, plain
+
 FILE_NAME = "metadata.yaml"
+LONGEST = 16 << 20  # bytes
 VERSION = 8
 INFINITE = {"sec": 9223372036, "nsec": 854775807}  # RMW_DURATION_INFINITE
 
@@ -133,6 +136,18 @@ def dump(data: dict[str, Any]) -> str:
     return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True))
 
 
+def read(path: Path) -> Metadata:
+    """The file at ``path``.
+
+    Raises:
+        ValueError: as :func:`parse`, or not UTF-8.
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"{path.stat().st_size} bytes, more than {LONGEST}")
+    return parse(path.read_text(encoding="utf-8"), path)
+
+
 def parse(text: str, path: Path) -> Metadata:
     """Read any version from 1 to 9.
 
@@ -140,6 +155,7 @@ def parse(text: str, path: Path) -> Metadata:
         ValueError: not YAML, or without the keys that every version has; the text says which.
     """
     try:
+        check_size(text)
         data = yaml.load(text, Loader=_Loader)["rosbag2_bagfile_information"]
         return Metadata(
             storage=str(data["storage_identifier"]),
@@ -160,11 +176,11 @@ def parse(text: str, path: Path) -> Metadata:
             custom={str(k): str(v) for k, v in (data.get("custom_data") or {}).items()},
         )
     except yaml.YAMLError as error:
-        raise ValueError(f"text that is not YAML ({' '.join(str(error).split())})") from error
+        raise ValueError(f"text that is not YAML ({plain(str(error))})") from error
     except KeyError as error:
-        raise ValueError(f"no key {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"content of another form ({error})") from error
+        raise ValueError(f"no key {plain(str(error))}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"content of another form ({plain(str(error))})") from error
 
 
 def _file_name(name: Any, path: Path) -> str:

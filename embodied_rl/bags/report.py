@@ -10,6 +10,10 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from embodied_rl.core.schema import plain
+
+LONGEST_LINE = 2000  # characters; names and texts of a bag may be of any length
+
 
 @dataclass
 class Finding:
@@ -24,7 +28,7 @@ class Finding:
     def line(self) -> str:
         place = f"{self.bag}: {self.topic}" if self.topic else self.bag
         times = f" ({self.count} times)" if self.count > 1 else ""
-        return f"{place}: {self.text}{times}"
+        return plain(f"{place}: {self.text}{times}", LONGEST_LINE)
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Report:
 
     bag: str
     findings: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what is no fault, but should be known
     _index: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
     def add(
@@ -45,6 +50,11 @@ class Report:
         which keeps what was seen the first time; otherwise only equal ones do."""
         text = f"expected {expected}, saw {seen}"
         self._add(topic, text, expected if once else text, damage)
+
+    def remark(self, text: str) -> None:
+        """Note what is no fault of the bag but limits what can be said about it."""
+        if text not in self.remarks:
+            self.remarks.append(text)
 
     def add_error(self, topic: str, error: Exception) -> None:
         """Note a message that was refused; equal refusals of a topic share a line."""
@@ -67,12 +77,24 @@ class Report:
         return deepcopy(self)
 
     def restore(self, earlier: Report) -> None:
-        """Forget what has been found since the copy was made: it will be found again."""
+        """Forget what has been found since the copy was made: it will be found again. What is
+        wrong with the files themselves is said once and stays."""
+        files = [f for key, f in self._index.items() if key not in earlier._index]
         self.findings, self._index = earlier.findings, earlier._index
+        for finding in files:
+            if finding.damage and not finding.topic:
+                self._index[("", finding.text)] = finding
+                self.findings.append(finding)
 
     @property
     def damaged(self) -> bool:
         return any(finding.damage for finding in self.findings)
 
     def lines(self) -> list[str]:
+        """The findings."""
         return [finding.line() for finding in self.findings]
+
+    def all_lines(self) -> list[str]:
+        """The findings, and behind them the remarks."""
+        remarks = [plain(f"{self.bag}: {text}", LONGEST_LINE) for text in self.remarks]
+        return [*self.lines(), *remarks]

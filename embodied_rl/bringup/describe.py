@@ -20,7 +20,7 @@ from embodied_rl.bringup.worlds import EXPERT
 from embodied_rl.core.errors import UserError
 
 # What building a graph imports, and what its nodes import beyond that.
-_ALWAYS = ("numpy", "scipy", "yaml", "safetensors")
+_ALWAYS = ("numpy", "yaml", "safetensors")
 _OF_NODE = {
     "sim_node": ("mujoco", "ogbench"),
     "episode_node": ("rich", "rosbags"),

@@ -107,8 +107,7 @@ def _command(evaluation: Evaluation, folder: Path) -> list[str]:
         f"policy:={evaluation.model}",
         f"episodes:={evaluation.episodes}",
         f"seed:={evaluation.seed}",
-        f"device:={evaluation.device}",
-        *([] if evaluation.samples is None else [f"samples:={evaluation.samples}"]),
+        f"policy_options:={json.dumps(dict(evaluation.options))}",
         f"cameras:={','.join(cameras) or 'none'}",
         "record:=true",
         f"out:={folder}",
@@ -125,7 +124,7 @@ def _place(evaluation: Evaluation) -> list[str]:
 def _cameras(evaluation: Evaluation) -> list[str]:
     """Names of the cameras that the policy looks through."""
     world, task = place_of(evaluation)
-    policy = load_policy(evaluation.model, world_embodiment(world), task)
+    policy = load_policy(evaluation.model, world_embodiment(world), task, **evaluation.options)
     sources = [WORLDS[world].sources[key] for key in policy.spec.streams]
     return sorted({source.camera for source in sources if isinstance(source, CameraSource)})
 

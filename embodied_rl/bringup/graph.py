@@ -21,7 +21,14 @@ from embodied_rl.bringup.arguments import Value, parse
 from embodied_rl.bringup.environment import defaults, models, share_file
 from embodied_rl.bringup.graph_arguments import GRAPHS, GraphKind, kind_of
 from embodied_rl.bringup.monitoring import monitor_parameters
-from embodied_rl.bringup.names import cameras_of, find_policy, find_spec, is_tgpo, sim_task
+from embodied_rl.bringup.names import (
+    cameras_of,
+    find_policy,
+    find_spec,
+    policy_options,
+    shows_plan,
+    sim_task,
+)
 from embodied_rl.bringup.spec import Graph, NodeSpec, Role
 from embodied_rl.bringup.worlds import DEFAULT_POLICY, DEFAULT_SPEC, EXPERT, WORLD_EMBODIMENT
 from embodied_rl.core.embodiment import Embodiment
@@ -58,7 +65,7 @@ def _sim(values: dict[str, Value]) -> Graph:
     simulator |= {"embodiment": embodiment, "command_timeout_s": values["command_timeout_s"]}
     common = {"embodiment": embodiment, "mode": str(mode)} | timed
     policy = _policy(values, out, robot)
-    pictures = is_tgpo(policy) and bool(values["pictures"])
+    pictures = bool(values["pictures"]) and shows_plan(str(policy["policy"]))
     remap = _clock_remap(values)
     task_of_logic = str(values["task"]) if world in DEFAULT_SPEC else ""
     watched = monitor_parameters(values, task_of_logic, robot, "episode")
@@ -136,7 +143,7 @@ def _robot(values: dict[str, Value]) -> Graph:
     nodes += _policy_and_gate(policy | common, gate, remap)
     if values["record"]:
         nodes.append(_recorder(embodiment, out, str(values["instruction"]), 1, timed, remap))
-    if is_tgpo(policy) and values["pictures"]:
+    if values["pictures"] and shows_plan(str(policy["policy"])):
         nodes.append(_plan_view(embodiment, out, 1, timed, remap))
     nodes += monitor
     nodes.append(_activation(1, timed, remap))
@@ -188,11 +195,12 @@ def _stand_in(values: dict[str, Value]) -> Graph:
 
 def _policy(values: dict[str, Value], out: Path, robot: Embodiment) -> dict[str, Value]:
     """Parameters of the policy node that say which policy, and how it is run."""
-    policy = {"policy": find_policy(str(values["policy"]), robot), "task": values["task"]}
-    policy["device"] = values["device"]
+    name = find_policy(str(values["policy"]), robot)
+    policy: dict[str, Value] = {"policy": name, "task": values["task"]}
+    policy["policy_options"] = policy_options(name, str(values["policy_options"]))
     # Robots side by side must not write over each other's memory.
     policy["memory_path"] = values["memory"] or str(out / "policy_memory.safetensors")
-    return policy | {key: values[key] for key in ("samples", "context_steps") if values[key] != ""}
+    return policy
 
 
 def _policy_and_gate(

@@ -48,9 +48,7 @@ MONITOR_ARGUMENTS = (
         "calibration", "", "file of embodied_rl stl calibrate, for the monitor's bounds", "path"
     ),
 )
-_SHIPPED_RULE = (
-    "tgpo and relic stand for the shipped model of the robot: tgpo_<dynamics>, relic_<world>"
-)
+_SHIPPED_RULE = "the name of a method stands for its shipped model of the robot, where there is one"
 _POLICY = Argument(
     "policy",
     "",
@@ -62,25 +60,11 @@ _SPEC = Argument(
     "",
     "task in temporal logic: a name in sim_worlds/stl_tasks, or a task file",
 )
-_SAMPLES = Argument(
-    "samples",
+_POLICY_OPTIONS = Argument(
+    "policy_options",
     "",
-    "candidates a plan is chosen from; empty takes the model's own number",
-    "int",
-    minimum=1,
-    optional=True,
-)
-_CONTEXT_STEPS = Argument(
-    "context_steps",
-    "",
-    "of a policy that learns in context: most steps that it keeps, the oldest episodes go first; "
-    "empty takes the policy's own number",
-    "int",
-    minimum=1,
-    optional=True,
-)
-_DEVICE = Argument(
-    "device", "auto", "where the policy is computed: auto (a GPU if there is one), cpu, cuda:N"
+    "options of the policy as YAML, such as '{device: cuda}'; embodied_rl eval MODEL --help lists "
+    "them",
 )
 _MEMORY = Argument(
     "memory", "", "file of policy_node/save_memory and load_memory; empty: in out", "path"
@@ -122,9 +106,7 @@ SIM_ARGUMENTS = (
     _SPEC,
     *MONITOR_ARGUMENTS,
     _POLICY,
-    _SAMPLES,
-    _CONTEXT_STEPS,
-    _DEVICE,
+    _POLICY_OPTIONS,
     Argument("mode", "lockstep", "which clock paces the run", choices=("lockstep", "realtime")),
     Argument(
         "episodes",
@@ -158,9 +140,7 @@ SIM_ARGUMENTS = (
 ROBOT_ARGUMENTS = (
     _EMBODIMENT,
     Argument("policy", None, f"a model of models/, or a checkpoint folder; {_SHIPPED_RULE}"),
-    _SAMPLES,
-    _CONTEXT_STEPS,
-    _DEVICE,
+    _POLICY_OPTIONS,
     Argument("task", "", "name of the task, told to the policy"),
     _SPEC,
     *MONITOR_ARGUMENTS,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embodied_rl.bringup.arguments import Value, suggestion
+from embodied_rl.bringup.arguments import suggestion
 from embodied_rl.bringup.environment import models, share_folders
-from embodied_rl.bringup.worlds import CAMERAS, DEFAULT_SPEC, EXPERT, RELIC, TASKS, TGPO
+from embodied_rl.bringup.worlds import CAMERAS, DEFAULT_SPEC, EXPERT, TASKS
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.schema import load_yaml_mapping
-from embodied_rl.policies.tgpo.adapters import twin_of
+from embodied_rl.policies.method import parse_options, read_options
+from embodied_rl.policies.registry import find_model, methods
 
 SPEC_FOLDER = "sim_worlds/stl_tasks"
-RELIC_WORLDS = {"home_base": "apartment"}  # robot -> world that the shipped model of it is named by
 
 
 def sim_task(world: str, task: str, spec: str) -> str:
@@ -70,8 +69,7 @@ def find_spec(text: str) -> str:
 def find_policy(text: str, robot: Embodiment | None = None) -> str:
     """Returns ``expert`` or the absolute folder of a checkpoint, given by name or by path.
 
-    ``tgpo`` stands for the shipped model of the dynamics that ``robot`` is driven as, ``relic`` for
-    that of the homes that it was made for.
+    The name of a method stands for its shipped model for ``robot``, where the method says which.
 
     Raises:
         UserError: neither a shipped model nor a folder with a config.yaml; names the valid models.
@@ -79,8 +77,9 @@ def find_policy(text: str, robot: Embodiment | None = None) -> str:
     if text == EXPERT:
         return EXPERT
     shipped = models()
-    if text in (TGPO, RELIC) and robot is not None:
-        name = f"{text}_{twin_of(robot) if text == TGPO else _relic_world(robot)}"
+    method = methods().get(text)
+    if method is not None and method.shipped_for is not None and robot is not None:
+        name = method.shipped_for(robot)
         if name not in shipped:
             raise UserError(f"policy:={text}: expected a shipped model {name}, saw none; train one")
         text = name
@@ -96,18 +95,17 @@ def find_policy(text: str, robot: Embodiment | None = None) -> str:
     )
 
 
-def _relic_world(robot: Embodiment) -> str:
-    if robot.name not in RELIC_WORLDS:
-        raise UserError(
-            f"policy:=relic: expected a robot with a shipped model, one of "
-            f"{', '.join(RELIC_WORLDS)}, saw {robot.name} ({robot.origin}); name the model"
-        )
-    return RELIC_WORLDS[robot.name]
-
-
-def is_tgpo(policy: dict[str, Value]) -> bool:
+def shows_plan(policy: str) -> bool:
     """Whether it is a policy with a plan over regions, of which pictures can be made."""
-    folder = str(policy["policy"])
-    if folder == EXPERT:
-        return False
-    return load_yaml_mapping(Path(folder) / "config.yaml").get("policy") == TGPO
+    return find_model(policy).method.shows_plan
+
+
+def policy_options(policy: str, text: str) -> str:
+    """The options of a policy, as the node takes them: checked, as YAML.
+
+    Raises:
+        UserError: no mapping, or an option that the policy's method has not.
+    """
+    given = parse_options(text, "policy_options")
+    read_options(find_model(policy).method.options, given, "policy_options")
+    return text

@@ -25,6 +25,5 @@ TASKS = {
 # World whose tasks are specifications in temporal logic -> the one that it takes by itself
 DEFAULT_SPEC = {"arena": "patrol_two_goals", "reach": "arm_00"}
 EXPERT = "expert"
-TGPO, RELIC = "tgpo", "relic"
 # World -> the policy of a launch that names none
-DEFAULT_POLICY = {"tabletop": EXPERT, "arena": TGPO, "reach": TGPO, "apartment": RELIC}
+DEFAULT_POLICY = {"tabletop": EXPERT, "arena": "tgpo", "reach": "tgpo", "apartment": "relic"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from embodied_rl.core.errors import UserError
+from embodied_rl.core.errors import UsageError
 
-
-class UsageError(UserError):
-    """The command line itself is wrong: an unknown verb, graph, argument or choice. Exit code 2."""
+__all__ = ["UsageError"]

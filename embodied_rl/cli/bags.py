@@ -1,7 +1,9 @@
 """``embodied_rl bags info|check|convert|cut|merge``: what is in bags, what is wrong, training data.
 
-Exit codes: ``info`` 0; ``check`` 1 when something is damaged or
-shows no action; ``convert`` 1 when nothing is usable.
+``embodied_rl bags repair IN OUT``: what is sound of a damaged bag as a new one.
+
+Exit codes: ``info`` 0; ``check`` 1 when something is damaged or shows no action; ``convert`` 1 when
+nothing is usable; ``repair`` 1 when nothing can be recovered.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ from embodied_rl.bags.clock import Offset
 from embodied_rl.bags.convert import Result
 from embodied_rl.bags.convert import convert as convert_bags
 from embodied_rl.bags.read import find_bags
+from embodied_rl.bags.repair import figures_of
+from embodied_rl.bags.repair import repair as repair_bag
 from embodied_rl.cli import UsageError
 from embodied_rl.cli.bag_edits import Cut, Merge, cut_bag, merge_bags
 from embodied_rl.cli.bag_options import Reading
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.schema import plain
 
 EXAMPLES = """\
 examples:
@@ -39,6 +44,7 @@ examples:
   embodied_rl bags cut day.mcap --out runs/demos --marks /button
   embodied_rl bags merge arm.mcap camera.mcap --out runs/whole
   embodied_rl bags convert day.mcap --out runs/cache --cut 63.5 121 --actions measured
+  embodied_rl bags repair runs/demos/killed runs/repaired
 """
 TOLD_S = 0.05  # offsets of clocks from which on they are shown
 
@@ -95,12 +101,26 @@ class Convert:
     """also write the summary to this file"""
 
 
+@dataclass(frozen=True)
+class Repair:
+    """Write what is sound of one damaged bag into a new one of the same storage kind, with a
+    metadata.yaml and a repair.json that says what was recovered and what was lost."""
+
+    bag: tyro.conf.Positional[Path]
+    """the damaged bag: a folder, .mcap or .db3"""
+    out: tyro.conf.Positional[Path]
+    """folder of the new bag; must not exist"""
+    json: Path | None = None
+    """also write the report to this file"""
+
+
 Command = (
     Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
     | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
     | Annotated[Cut, tyro.conf.subcommand("cut", prefix_name=False)]
     | Annotated[Merge, tyro.conf.subcommand("merge", prefix_name=False)]
+    | Annotated[Repair, tyro.conf.subcommand("repair", prefix_name=False)]
 )
 
 
@@ -116,6 +136,8 @@ def main(argv: list[str]) -> int:
         return info(command)
     if isinstance(command, Check):
         return check(command)
+    if isinstance(command, Repair):
+        return repair(command)
     if isinstance(command, Cut):
         return cut_bag(command)
     return merge_bags(command) if isinstance(command, Merge) else convert(command)
@@ -132,7 +154,8 @@ def info(command: Info) -> int:
             table.add_column(name, justify="right" if name in ("messages", "rate") else "left")
         for topic in summary.topics:
             rate = f"{topic.rate_hz:.1f} Hz" if topic.rate_hz else ""
-            table.add_row(topic.name, topic.type, str(topic.count), rate)
+            names = [escape(plain(name)) for name in (topic.name, topic.type)]
+            table.add_row(*names, str(topic.count), rate)
         console.print(table)
         for line in summary.lines:
             _print_line(console, line)
@@ -248,16 +271,38 @@ def _print_result(console: Console, result: Result) -> None:
         console.print(text, soft_wrap=True, highlight=False)
 
 
+def repair(command: Repair) -> int:
+    console = Console()
+    with _progress(console, "repairing") as report:
+        result = repair_bag(command.bag, command.out, report)
+    table = Table()
+    for name in ("topic", "type", "recovered", "declared", "lost"):
+        table.add_column(name, justify="left" if name in ("topic", "type") else "right")
+    for topic in result.topics:
+        names = [escape(plain(name)) for name in (topic.name, topic.type)]
+        lost = f"[red]{topic.lost}[/]" if topic.lost else "0"
+        table.add_row(*names, str(topic.recovered), str(topic.declared), lost)
+    console.print(table)
+    for line in result.lines:
+        _print_line(console, line)
+    console.print(
+        f"{result.recovered} messages recovered, {result.lost} known to be lost; {command.out}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+    _write_json(command.json, figures_of(result))
+    return 0
+
+
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+def _progress(console: Console, what: str = "converting") -> Iterator[Callable[[int, int], None]]:
     columns = (
-        TextColumn("converting"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("converting", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

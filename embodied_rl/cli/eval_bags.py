@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +17,53 @@ from embodied_rl.bags.check import embodiment_in
 from embodied_rl.bags.episode import read_episode
 from embodied_rl.bags.read import Bag, find_bags
 from embodied_rl.bags.report import Report
+from embodied_rl.bringup.check import check_folder
+from embodied_rl.cli import UsageError
+from embodied_rl.cli.options import parse
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.policies.method import Model, Setting
 from embodied_rl.policies.open_loop import OpenLoopMeter
-from embodied_rl.policies.registry import load_policy
+from embodied_rl.policies.registry import load_model_policy
+
+SUMMARY = (
+    "Open-loop check: nothing is run; the plans along recorded episodes are held against what was "
+    "commanded there."
+)
 
 
-def evaluate(
-    model: str,
-    bags: Path,
-    *,
-    task: str | None,
-    samples: int | None,
-    device: str,
-    json_path: Path | None,
-) -> int:
+@dataclass(frozen=True)
+class ReplayArguments:
+    bags: Path
+    """Folder of bags to replay through the policy."""
+    task: str | None = None
+    """Task, of a policy that needs one."""
+    json: Path | None = None
+    """Write the figures to this file."""
+
+
+def main(model: Model, argv: list[str], prog: str) -> int:
     """Replays every bag, prints, writes; 0 whatever the errors are.
 
     Raises:
+        UsageError: a model without a checkpoint.
         UserError: no bag, a policy of another robot, or no action to hold a plan against.
     """
+    if model.folder is None:
+        raise UsageError(f"eval --bags: expected a checkpoint to replay, saw {model.name}")
+    if {"-h", "--help"} & set(argv):  # its value is missing then
+        argv = ["--help"]
+    parts = {"replay": ReplayArguments, "policy": model.method.options}
+    arguments, options = parse(parts, argv, prog, SUMMARY)
+    if arguments.json is not None:  # before the work, not after it
+        check_folder(arguments.json.parent, "--json FILE")
     import torch
 
     torch.set_num_threads(1)
-    places = find_bags(bags)
+    places = find_bags(arguments.bags)
     robot = embodiment_in(places[0])
-    policy = load_policy(model, robot, task, samples=samples, device=device)
+    policy = load_model_policy(model, Setting(robot, arguments.task), options)
     meter, rows = OpenLoopMeter(policy), 0
     for place in track(places, "replaying bags", transient=True):
         with Bag(place, Report(place.name)) as bag:
@@ -51,14 +72,14 @@ def evaluate(
         rows += len(episode)
     if not meter.plans:
         raise UserError(
-            f"{bags}: expected control ticks with all of {list(policy.spec.streams)} and an action "
-            f"before them, saw none in {len(places)} bags; see 'embodied_rl bags check'"
+            f"{arguments.bags}: expected control ticks with all of {list(policy.spec.streams)} and "
+            f"an action before them, saw none in {len(places)} bags; see 'embodied_rl bags check'"
         )
-    figures = {"model": model, "bags": str(bags), "episodes": len(places), "rows": rows}
-    figures |= _figures(meter, robot)
+    figures = {"model": model.name, "bags": str(arguments.bags), "episodes": len(places)}
+    figures |= {"rows": rows, **_figures(meter, robot)}
     Console().print(_table(figures))
-    if json_path is not None:
-        with atomic_write(json_path) as path:
+    if arguments.json is not None:
+        with atomic_write(arguments.json) as path:
             path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 

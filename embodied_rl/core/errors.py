@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class UsageError(UserError):
+    """The command line itself is wrong: an unknown verb, graph, argument or choice. Exit code 2."""
+
+
 class MessageError(UserError):
     """A ROS message that must not reach a policy: wrong encoding, size, joint set or a NaN.
 

@@ -16,8 +16,12 @@ from embodied_rl.core.errors import UserError
 
 MANY = 8  # options that still fit into one line of an error
 LONGEST_MESSAGE = 20_000  # characters of a text that comes over a topic
+DEEPEST = 60  # levels of a YAML text
+MOST_NODES = 1_000_000  # values of a YAML text once its aliases are followed
 LONGEST_LINE = 300  # characters of a text of unknown origin in a log or in the diagnostics
 _ABSENT = object()
+_LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:.]{1000,}")
+_EventLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SERVICE_NAME = re.compile(r"^(~?/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
 _TYPE_NAME = re.compile(r"^[a-z][a-z0-9_]*/(msg|srv|action)/[A-Z][A-Za-z0-9]*$")
 _RELATIVE_NAME = re.compile(r"^(~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$")
@@ -223,11 +227,40 @@ class _MessageLoader(_Loader):
         return super().compose_node(parent, index)
 
 
+def check_size(text: str) -> None:
+    """Refuse a YAML text that is small but means much: aliases of aliases, nesting without end,
+    numbers of thousands of digits.
+
+    Raises:
+        ValueError, yaml.YAMLError: says which.
+    """
+    sizes: dict[str, int] = {}  # anchor -> nodes below it, those of aliases counted
+    open_nodes: list[tuple[str | None, int]] = []  # anchor and size of what has begun
+    total = 0
+    for event in yaml.parse(text, Loader=_EventLoader):
+        size = 1
+        if isinstance(event, yaml.AliasEvent):
+            size = sizes.get(str(event.anchor), 1)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            open_nodes.append((event.anchor, total))
+            if len(open_nodes) > DEEPEST:
+                raise ValueError(f"more than {DEEPEST} levels of nesting")
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent) and _LONG_NUMBER.fullmatch(event.value):
+            raise ValueError(f"a number of {len(event.value)} characters")
+        total += size
+        if total > MOST_NODES:
+            raise ValueError(f"aliases that make more than {MOST_NODES} values")
+
+
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text without tags of Python; ``origin`` is the name that errors carry.
 
     Raises:
-        UserError: not YAML, nested too deeply, or a key twice in one mapping.
+        UserError: not YAML, nested too deeply, too much of it, or a key twice in one mapping.
     """
     return _parsed(text, origin, _Loader)
 
@@ -246,6 +279,7 @@ def parse_message(text: str, origin: str) -> Any:
 
 def _parsed(text: str, origin: str, loader: type[_Loader]) -> Any:
     try:
+        check_size(text)
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise UserError(f"{origin}: not valid YAML: {plain(str(error))}") from error

@@ -5,49 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from diffusers.training_utils import EMAModel
+import torch
 from torch import Tensor, nn
 
 
 class Ema:
-    """`diffusers` EMA with warm-up (decay 1 - (1 + n)^-power, at most `decay`), addressed by
-    parameter name.
+    """The average after update n keeps 1 - (1 + n)^-power of itself, at most `decay`; the first
+    update takes the parameters as they are.
 
     Buffers are not averaged: here they are limits and masks, which do not change in training.
     """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.9999, power: float = 0.75) -> None:
         self._model = model
-        self._names = [name for name, _ in model.named_parameters()]
-        self._ema = EMAModel(
-            model.parameters(), decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=power
-        )
+        self._decay, self._power = decay, power
+        self._average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.count = 0  # updates so far; they set the decay of the next one
 
+    @torch.no_grad()
     def step(self) -> None:
-        """Takes the model's present parameters into the average."""
-        self._ema.step(self._model.parameters())
+        """Takes the model's current parameters into the average."""
+        kept = 0.0
+        if self.count:
+            kept = min(1 - (1 + self.count) ** -self._power, self._decay)
+        self.count += 1
+        for name, parameter in self._model.named_parameters():
+            average = self._average[name]
+            if parameter.requires_grad:
+                average.sub_((1 - kept) * (average - parameter))
+            else:
+                average.copy_(parameter)
 
     def tensors(self) -> dict[str, Tensor]:
         """The averaged parameters by name."""
-        return dict(zip(self._names, self._ema.shadow_params, strict=True))
-
-    @property
-    def count(self) -> int:
-        """Steps taken so far; they set the decay of the next one."""
-        return int(self._ema.optimization_step)
+        return dict(self._average)
 
     def restore(self, tensors: Mapping[str, Tensor], count: int) -> None:
         """Puts back what `tensors()` and `count` gave."""
-        for shadow, name in zip(self._ema.shadow_params, self._names, strict=True):
-            shadow.copy_(tensors[name])
-        self._ema.optimization_step = count
+        for name, average in self._average.items():
+            average.copy_(tensors[name])
+        self.count = count
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside the `with` the model carries the averaged parameters, after it its own again."""
-        self._ema.store(self._model.parameters())
-        self._ema.copy_to(self._model.parameters())
+        own = {name: p.detach().clone() for name, p in self._model.named_parameters()}
+        self._put(self._average)
         try:
             yield
         finally:
-            self._ema.restore(self._model.parameters())
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._model.named_parameters():
+            parameter.copy_(tensors[name])

@@ -10,7 +10,7 @@ from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from embodied_rl.policies.tgpo.plan import AVOIDED, DONE, MISSED, PENDING, Disc, Drive
+from embodied_rl.core.plan import AVOIDED, DONE, MISSED, PENDING, Disc, ExecutedPath
 
 # as in the pictures: Okabe and Ito's green, orange, blue and vermilion
 COLOURS = {
@@ -24,7 +24,7 @@ _FLAT_M = 0.02  # height of a disc
 _TEXT, _PATH = 0.7, 0.1  # height and width, as shares of the smallest region's radius
 
 
-def plan_markers(drive: Drive, frame: str, stamp: Time) -> MarkerArray:
+def plan_markers(drive: ExecutedPath, frame: str, stamp: Time) -> MarkerArray:
     """All of them anew: regions, planned times, the path so far coloured by time, robustness."""
     found = [Marker(action=Marker.DELETEALL)]
     unit_m = min(disc.radius for disc in drive.plan.regions.values())
@@ -97,7 +97,7 @@ def _lifted(place: Sequence[float], lift_m: float) -> list[float]:
     return [float(place[0]), float(place[1]), height + lift_m]
 
 
-def _path(drive: Drive, width_m: float) -> Marker:
+def _path(drive: ExecutedPath, width_m: float) -> Marker:
     marker = _marker("path", 0, Marker.LINE_STRIP, (0.0, 0.0, 0.0))
     marker.scale.x = width_m
     whole_s = drive.plan.steps * drive.plan.dt_s

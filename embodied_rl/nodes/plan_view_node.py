@@ -25,13 +25,13 @@ from visualization_msgs.msg import MarkerArray
 
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.plan import ExecutedPath, PlanRecord
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.markers import plan_markers
 from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
-from embodied_rl.policies.tgpo.plan import Drive, PlanRecord
 from embodied_rl.sim.stl_tasks.specification import POSITIONS
 
 RECENT = 2000  # positions kept for a plan that is announced after them
@@ -54,7 +54,7 @@ class PlanViewNode(Node):
                 f"path, saw {sorted(self._embodiment.streams)}"
             )
         self._path = self._embodiment.streams[keys[0]]
-        self._drive: Drive | None = None
+        self._drive: ExecutedPath | None = None
         self._drawn = True  # nothing to draw yet
         self._episode: EpisodeInfo | None = None
         self._outcome: Outcome | None = None
@@ -95,7 +95,7 @@ class PlanViewNode(Node):
             self._drive.update(plan)
         else:
             self._draw_unconducted()
-            self._drive, self._drawn, self._over_s = Drive(plan), False, 0.0
+            self._drive, self._drawn, self._over_s = ExecutedPath(plan), False, 0.0
             for stamp_ns, position in self._recent:
                 self._append(stamp_ns, position)
         self._steps += 1
@@ -201,7 +201,7 @@ class PlanViewNode(Node):
             self._complain(f"{self._out}: no picture: {error.strerror}")
 
     def _draw(self) -> Path:
-        from embodied_rl.policies.tgpo.picture import draw  # matplotlib takes a second to import
+        from embodied_rl.nodes.plan_picture import draw  # matplotlib takes a second to import
 
         assert self._drive is not None
         number = self._pictures if self._episode is None else self._episode.episode

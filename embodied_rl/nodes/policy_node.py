@@ -37,7 +37,6 @@ from pathlib import Path
 
 import yaml
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -54,8 +53,9 @@ from embodied_rl.nodes.lifecycle import GuardedLifecycleNode, transition
 from embodied_rl.nodes.policy_episodes import Episodes
 from embodied_rl.nodes.policy_memory import MemoryServices
 from embodied_rl.nodes.policy_worker import PolicyWorker
-from embodied_rl.nodes.process import Stop, optional_parameter, parameter, run
+from embodied_rl.nodes.process import Stop, parameter, run
 from embodied_rl.nodes.stream_input import StreamInput
+from embodied_rl.policies.method import parse_options
 from embodied_rl.policies.registry import load_policy
 
 SWITCH_S = 0.0005  # after which a thread of this process gives way to another
@@ -68,20 +68,13 @@ class PolicyNode(GuardedLifecycleNode):
         self._stop, self._load = stop, load
         self._policy_name = parameter(self, "policy", "", "model name, checkpoint folder or expert")
         self._task = parameter(
-            self, "task", "", "task of the scripted expert; of tgpo a stored task or a task file"
+            self, "task", "", "task, of a policy that needs one: a name, or the file of a formula"
         )
         self._embodiment_path = parameter(self, "embodiment", "", "embodiment file of the robot")
         mode = parameter(self, "mode", "realtime", "clock mode", ("realtime", "lockstep"))
         self._lockstep = mode == "lockstep"
-        self._samples = optional_parameter(
-            self, "samples", Parameter.Type.INTEGER, "candidates a plan is chosen from"
-        )
-        self._context_steps = optional_parameter(
-            self, "context_steps", Parameter.Type.INTEGER, "most steps of a context over episodes"
-        )
-        self._device = parameter(
-            self, "device", "auto", "where to compute: auto, cpu, cuda, or cuda:N"
-        )
+        options = parameter(self, "policy_options", "", "options of the policy's method, as YAML")
+        self._options = parse_options(options, "policy_options")
         self._memory_path = Path(
             parameter(self, "memory_path", "policy_memory.safetensors", "file of ~/save_memory")
         )
@@ -103,10 +96,8 @@ class PolicyNode(GuardedLifecycleNode):
             self._policy_name,
             self.embodiment,
             self._task or None,
-            samples=self._samples,
             budget_s=budget_s,
-            context_steps=self._context_steps,
-            device=self._device,
+            **self._options,
         )
         check_fits(policy.spec, self.embodiment)
         self._host(policy)

@@ -12,7 +12,6 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.executors import Executor, SingleThreadedExecutor, TimeoutException
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from embodied_rl.core.errors import UserError
@@ -106,12 +105,6 @@ def run_ready(executor: Executor, most: int = 100) -> None:
         error = handler.exception()
         if error is not None:
             raise error
-
-
-def optional_parameter(node: Node, name: str, kind: Parameter.Type, description: str):
-    """Declare a read-only parameter without a default; its value, or None if it is not set."""
-    descriptor = ParameterDescriptor(description=description, read_only=True)
-    return node.declare_parameter(name, kind, descriptor).value
 
 
 def parameter(

@@ -35,13 +35,13 @@ from std_srvs.srv import Trigger
 
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
+from embodied_rl.core.plan import PlanRecord
 from embodied_rl.core.policy import EpisodeInfo
 from embodied_rl.core.window import Arrival, Sample
 from embodied_rl.nodes import diagnostics, messages, qos
 from embodied_rl.nodes.connections import Connections
 from embodied_rl.nodes.process import Stop, parameter, run, run_ready
 from embodied_rl.nodes.stream_input import StreamInput
-from embodied_rl.policies.tgpo.plan import PlanRecord
 from embodied_rl.sim.stl_tasks import specification as specifications
 from embodied_rl.stl import conformal
 from embodied_rl.stl.events import Event, Kind

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,15 @@ from embodied_rl.training.statistics import wilson_interval
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate: `episodes` episodes, their seeds counted from `seed`; `samples` candidates
-    a plan in place of the model's own number, computed on `device`. Without a `world`, `task` is
-    one of those with a name, which knows its world; with one, the task is any of that world's."""
+    """What to evaluate: `episodes` episodes, their seeds counted from `seed`, of a policy with
+    `options` of its method. Without a `world`, `task` is one of those with a name, which knows its
+    world; with one, the task is any of that world's."""
 
     model: str
     task: str
     episodes: int
     seed: int
-    samples: int | None = None
-    device: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
     world: str | None = None
     keep: tuple[str, ...] = ()
 
@@ -62,13 +61,8 @@ class _Bench:
         # State policies need no images, and a camera that nobody looks at still costs a render.
         world, task = place_of(evaluation)
         simulator = make_simulator(world, task)
-        policy = load_policy(
-            evaluation.model,
-            simulator.embodiment,
-            task,
-            samples=evaluation.samples,
-            device=evaluation.device,
-        )
+        embodiment = simulator.embodiment
+        policy = load_policy(evaluation.model, embodiment, task, **evaluation.options)
         missing = sorted(set(policy.spec.streams) - set(simulator.streams))
         if missing:
             simulator.close()
@@ -174,7 +168,7 @@ def summary(evaluation: Evaluation, results: Sequence[EpisodeResult]) -> dict[st
         "task": evaluation.task,
         "episodes": len(results),
         "seed": evaluation.seed,
-        "samples": evaluation.samples,
+        "options": dict(evaluation.options),
         "successes": successes,
         "success": successes / len(results),
         "low": low,

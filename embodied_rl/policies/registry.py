@@ -1,50 +1,61 @@
-"""Finds a policy by name: the expert, a checkpoint folder, or a model that ships with us."""
+"""Finds methods by folder and entry point, and policies by name, checkpoint folder or model."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
+import pkgutil
 import sys
-from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import embodied_rl.policies as package
 from embodied_rl.core.checkpoint import CONFIG
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import Policy
 from embodied_rl.core.schema import load_yaml_mapping
+from embodied_rl.policies.method import Method, Model, Options, Setting, read_options
 
-EXPERT = "expert"
+ENTRY_POINTS = "embodied_rl.methods"  # name -> object of type Method, in other packages
+EXPERT = "expert"  # the method whose policies need no checkpoint
 PACKAGE = "embodied_rl"
 
 
-def _load_ptp(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
-    from embodied_rl.policies.ptp.runtime import load_ptp
+@cache
+def methods() -> dict[str, Method]:
+    """Name -> method: every folder of :mod:`embodied_rl.policies` with a module ``method``, and
+    what other packages announce.
 
-    return load_ptp(folder, embodiment, **options)  # one model may be tried on any task
+    Raises:
+        UserError: two methods of one name, or an entry point that is no method; names it.
+    """
+    found = [
+        importlib.import_module(f"{package.__name__}.{entry.name}.method").METHOD
+        for entry in pkgutil.iter_modules(package.__path__)
+        if entry.ispkg and _has_method(entry.name)
+    ]
+    for entry in entry_points(group=ENTRY_POINTS):
+        method = entry.load()
+        if not isinstance(method, Method):
+            raise UserError(
+                f"entry point {entry.name} = {entry.value}: expected a Method of "
+                f"embodied_rl.policies.method, saw {type(method).__name__}"
+            )
+        found.append(method)
+    by_name: dict[str, Method] = {}
+    for method in sorted(found, key=lambda one: one.name):
+        if method.name in by_name:
+            raise UserError(f"method '{method.name}': expected one of that name, saw two")
+        by_name[method.name] = method
+    return by_name
 
 
-def _load_relic(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
-    from embodied_rl.policies.relic.controller import load_controller
-
-    del options["budget_s"]  # one step takes milliseconds, and nothing of it can be left out
-    return load_controller(folder, embodiment, **options)
-
-
-def _load_tgpo(folder: Path, embodiment: Embodiment, task: str | None, **options: Any) -> Policy:
-    from embodied_rl.policies.tgpo.controller import load_controller
-
-    return load_controller(folder, embodiment, task, **options)
-
-
-# "policy" key of a checkpoint's config -> its loader; each imports its own package when asked for
-LOADERS: dict[str, Callable[..., Policy]] = {
-    "ptp": _load_ptp,
-    "relic": _load_relic,
-    "tgpo": _load_tgpo,
-}
-IN_CONTEXT = ("relic",)  # policies that keep a context over episodes
+def _has_method(folder: str) -> bool:
+    return any((Path(place) / folder / "method.py").is_file() for place in package.__path__)
 
 
 def models_folders() -> list[Path]:
@@ -86,20 +97,25 @@ def find_checkpoint(name: str) -> Path:
     raise UserError(f"unknown model '{name}'{hint}; valid: {', '.join(names)}, or a folder's path")
 
 
-def model_policy(name: str) -> str | None:
-    """Which policy a checkpoint is of; None for the expert."""
-    if name == EXPERT:
-        return None
-    policy = load_yaml_mapping(find_checkpoint(name) / CONFIG).get("policy")
-    return policy if isinstance(policy, str) else None
+def find_model(name: str) -> Model:
+    """A model with its method, by the name of a shipped one, a folder's path, or 'expert'.
 
-
-def model_task(name: str) -> str | None:
-    """The task that a checkpoint was trained for; None for the expert, who knows several."""
+    Raises:
+        UserError: no such model, or a checkpoint of no known method.
+    """
+    known = methods()
     if name == EXPERT:
-        return None
-    task = load_yaml_mapping(find_checkpoint(name) / CONFIG).get("task")
-    return task if isinstance(task, str) else None
+        return Model(name, None, known[EXPERT])
+    folder = find_checkpoint(name)
+    config = load_yaml_mapping(folder / CONFIG)
+    kinds = sorted(set(known) - {EXPERT})
+    if config.get("policy") not in kinds:
+        raise UserError(
+            f"{folder / CONFIG}: policy: expected one of {', '.join(kinds)}, saw "
+            f"{config.get('policy')!r}"
+        )
+    task = config.get("task")
+    return Model(name, folder, known[config["policy"]], task if isinstance(task, str) else None)
 
 
 def load_policy(
@@ -107,47 +123,27 @@ def load_policy(
     embodiment: Embodiment,
     task: str | None = None,
     *,
-    samples: int | None = None,
     budget_s: float | None = None,
-    context_steps: int | None = None,
-    device: str = "auto",
+    **options: Any,
 ) -> Policy:
     """A policy ready for `reset`.
 
     Args:
         name: 'expert', a checkpoint folder, or the name of a shipped model.
-        task: for the expert, whose plans differ by task, and for tgpo, whose task is a formula: the
-            name of a stored task or a task file. A checkpoint of ptp may be tried on any.
-        samples: candidates that each plan is chosen from; None takes the model's own number.
+        task: for a policy whose plans differ by task, such as the expert's; others may be tried on
+            any.
         budget_s: time after which a policy with several candidates makes do with fewer; None
             leaves them all, which a run that must be repeatable needs.
-        context_steps: most steps that a policy keeps in its context; only of one that learns in
-            context.
-        device: where its networks are computed: auto (a GPU if there is one), cpu, cuda, cuda:N.
+        options: of the method's ``options``.
 
     Raises:
-        UserError: unknown name, a checkpoint that does not fit the embodiment, or `samples` that
-            the policy cannot draw, or a context or device that it cannot have.
+        UserError: unknown name or option, or a checkpoint that does not fit the embodiment.
     """
-    if context_steps is not None and model_policy(name) not in IN_CONTEXT:
-        raise UserError(
-            f"context_steps: expected none for '{name}', which keeps no context over episodes, saw "
-            f"{context_steps}"
-        )
-    if name == EXPERT:
-        if samples not in (None, 1):
-            raise UserError(f"samples: expected 1 for the expert, which plans once, saw {samples}")
-        from embodied_rl.sim.tasks.expert import EXPERTS, make_expert
+    model = find_model(name)
+    found = read_options(model.method.options, options, f"policy '{name}'")
+    return load_model_policy(model, Setting(embodiment, task, budget_s), found)
 
-        if task is None:
-            raise UserError(f"the expert needs a task; valid: {', '.join(sorted(EXPERTS))}")
-        return make_expert(task, embodiment)
-    folder = find_checkpoint(name)
-    policy = load_yaml_mapping(folder / CONFIG).get("policy")
-    if policy not in LOADERS:
-        known = ", ".join(sorted(LOADERS))
-        raise UserError(f"{folder / CONFIG}: policy: expected one of {known}, saw {policy!r}")
-    options: dict[str, Any] = {"samples": samples, "budget_s": budget_s, "device": device}
-    if context_steps is not None:
-        options["context_steps"] = context_steps
-    return LOADERS[policy](folder, embodiment, task, **options)
+
+def load_model_policy(model: Model, setting: Setting, options: Options) -> Policy:
+    """As :func:`load_policy`, of a model that has been found."""
+    return model.method.load(model.folder, setting, options)

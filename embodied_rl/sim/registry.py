@@ -28,12 +28,13 @@ TASKS: dict[str, Callable[[], Task]] = {
     ReturnHome.name: ReturnHome,
 }
 
+DEFAULT_TASK = ReplaceObject.name
 FIND_OBJECT = "find_object"  # the task of `apartment`; its module loads torch, which takes seconds
 
 
 def make_simulator(
     world: str = "tabletop",
-    task: str = "replace_object",
+    task: str = DEFAULT_TASK,
     *,
     cameras: Sequence[str] = (),
     visuals: str = "primitives",

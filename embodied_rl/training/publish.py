@@ -18,7 +18,7 @@ from embodied_rl.core.checkpoint import CARD, atomic_write, save_checkpoint
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 
-LIBRARIES = ("embodied_rl", "torch", "diffusers", "numpy", "safetensors")
+LIBRARIES = ("embodied_rl", "torch", "numpy", "safetensors")
 MEASURED = "## Measured"
 
 

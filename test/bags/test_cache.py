@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -165,6 +166,26 @@ def test_no_second_conversion_at_the_same_time(bags, tmp_path):
         convert_module._claimed(tmp_path / "cache"),
         pytest.raises(UserError, match="another conversion"),
     ):
+        convert(bags, tmp_path / "cache", workers=1)
+
+
+def test_leftovers_of_a_killed_conversion_are_removed(bags, tmp_path):
+    """Also those that a worker writes which outlived it: its process is in their name."""
+    out = tmp_path / "cache"
+    (out / ".episode_000001.4194305.tmp").mkdir(parents=True)
+    (out / ".episode_000001.4194305.tmp" / "values.npy").write_bytes(b"half")
+    (out / ".index.yaml.0badcafe.tmp").write_text("half")
+    convert(bags, out, workers=1)
+    assert not list(out.glob(".*.tmp"))
+    assert len(EpisodeCache(out)) == 3
+
+
+def test_full_disk_for_the_index(bags, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("embodied_rl.core.checkpoint.os.replace", full)
+    with pytest.raises(UserError, match="cannot be written: No space left"):
         convert(bags, tmp_path / "cache", workers=1)
 
 

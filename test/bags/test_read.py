@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from pathlib import Path
 
 import bag_maker as maker
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin
@@ -58,8 +61,6 @@ def test_without_metadata_yaml(tmp_path, storage, compression):
     script = maker.episode(1.0)
     path = maker.write(tmp_path / "bag", script, storage, compression)
     (path / "metadata.yaml").unlink()
-    if compression is CompressionMode.MESSAGE:
-        return  # only metadata.yaml says that single messages are compressed
     found, lines = contents(path)
     assert found == expected(script)
     assert len(lines) == 1 and "metadata.yaml" in lines[0]
@@ -91,7 +92,7 @@ def test_split_recording(tmp_path, storage):
     (split / "metadata.yaml").write_text(text.replace(f"- part1.{suffix}", files))
     found, lines = contents(split)
     assert found == expected(parts[0])
-    assert len(lines) == 1 and f"split_1.{suffix}" in lines[0]
+    assert len(lines) == 2 and f"split_1.{suffix}" in lines[0] and "as declared" in lines[1]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_truncated_compressed_chunk(tmp_path):
     found, lines = contents(path)
     assert 0 < len(found) < len(script.entries)
     assert found == expected(script)[: len(found)]
-    assert len(lines) == 2  # no footer, and where it is cut
+    assert len(lines) == 3  # no footer, where it is cut, and how many are missing
 
 
 def test_a_flipped_bit_costs_one_chunk_and_is_said(tmp_path):
@@ -153,7 +154,7 @@ def test_a_flipped_bit_costs_one_chunk_and_is_said(tmp_path):
     found, lines = contents(path)
     missing = [entry for entry in expected(script) if entry not in found]
     assert 0 < len(missing) < 40
-    assert len(lines) == 1 and "checksum" in lines[0]
+    assert len(lines) == 2 and "checksum" in lines[0] and "as declared" in lines[1]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 5, 1000])
@@ -183,7 +184,7 @@ def test_damaged_sqlite(tmp_path):
     file.write_bytes(data[: len(data) * 2 // 3])
     found, lines = contents(path)
     assert found == expected(script)[: len(found)]
-    assert len(lines) == 1 and "SQLite" in lines[0]
+    assert len(lines) == 2 and "SQLite" in lines[0] and "as declared" in lines[1]
 
 
 def test_files_that_are_no_bags(tmp_path):
@@ -220,3 +221,67 @@ def test_find_bags(tmp_path):
         find_bags(tmp_path / "empty")
     with pytest.raises(UserError, match="expected one bag, saw 3"):
         Bag.open(tmp_path)
+
+
+def test_two_copies_of_a_file_count_once(tmp_path):
+    script = maker.episode(0.5)
+    path = maker.write(tmp_path / "bag", script, MCAP, CompressionMode.FILE)
+    packed = path / "bag.mcap.zstd"
+    with open(packed, "rb") as source, open(path / "bag.mcap", "wb") as sink:
+        zstandard.ZstdDecompressor().copy_stream(source, sink)
+    found, lines = contents(path)
+    assert found == expected(script)
+    assert len(lines) == 1 and "bag.mcap.zstd beside bag.mcap" in lines[0]
+    packed.unlink()  # metadata.yaml names this one
+    assert contents(path) == (expected(script), [])
+
+
+def test_a_file_that_a_split_recording_lacks(tmp_path):
+    (tmp_path / "bag").mkdir()
+    for number in 0, 1, 4:
+        part = maker.write(tmp_path / f"part{number}", maker.episode(0.2))
+        shutil.move(part / f"part{number}.mcap", tmp_path / "bag" / f"bag_{number}.mcap")
+    _, lines = contents(tmp_path / "bag")
+    assert any("number 4 after 1; 2 are missing" in line for line in lines)
+
+
+def test_a_medium_that_fails(tmp_path, monkeypatch):
+    """The chunk that cannot be read is left out; a traceback would take the other bags along."""
+    script = maker.episode(1.0)
+    path = maker.write(tmp_path / "bag", script)
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", fails)
+    found, lines = contents(path)
+    assert found == []
+    assert len(lines) == 2 and "Input/output error" in lines[0] and "as declared" in lines[1]
+
+
+def test_messages_of_a_topic_that_metadata_promises(tmp_path):
+    script = maker.episode(0.5)
+    path = maker.write(tmp_path / "bag", script)
+    text = (path / "metadata.yaml").read_text()
+    count = sum(entry.topic == "/joint_states" for entry in script.entries)
+    assert f"message_count: {count}" in text
+    (path / "metadata.yaml").write_text(
+        text.replace(f"message_count: {count}", "message_count: 99")
+    )
+    found, lines = contents(path)
+    assert found == expected(script)
+    assert len(lines) == 1 and f"{count} of 99 of /joint_states" in lines[0], lines
+
+
+def test_what_a_bag_says_stays_on_its_line(tmp_path):
+    script = maker.Script()
+    script.add(1, "/a\n\x1b[31m[red]" + "x" * 5000, maker.string("x"))
+    path = maker.write(tmp_path / "bag", script)
+    file = path / "bag.mcap"
+    file.write_bytes(file.read_bytes()[:-60])
+    with Bag.open(path) as bag:
+        bag.report.add(next(iter(bag.topics)), "a sound name", "this")
+        assert all(line.isprintable() and len(line) <= 2000 for line in bag.report.lines())
+    from embodied_rl.cli.bags import main
+
+    assert main(["info", str(path)]) == 0

@@ -60,12 +60,12 @@ def test_parameter_names_are_the_ones_the_nodes_declare():
         "world", "task", "mode", "seed", "cameras", "visuals", "embodiment", "command_timeout_s",
     }  # fmt: skip
     assert told["policy_node"] == {
-        "policy", "task", "embodiment", "mode", "memory_path", "device",
+        "policy", "task", "embodiment", "mode", "memory_path", "policy_options",
     }  # fmt: skip
-    four = build("sim", {"samples": "4"})
-    assert [n.parameters["samples"] for n in four.nodes if n.name == "policy_node"] == [4]
-    few = build("sim", {"context_steps": "500"})
-    assert [n.parameters["context_steps"] for n in few.nodes if n.name == "policy_node"] == [500]
+    four = build("sim", {"policy": "tgpo_arm", "world": "reach", "policy_options": "{samples: 4}"})
+    assert [n.parameters["policy_options"] for n in four.nodes if n.name == "policy_node"] == [
+        "{samples: 4}"
+    ]
     assert told["command_gate_node"] == {"embodiment", "mode"}
     assert told["recorder_node"] == {"embodiment", "out", "instruction"}
     assert told["episode_node"] == {
@@ -230,7 +230,14 @@ def test_record_is_the_recorder_alone(robot_file):
         ("sim", {"world": "arena", "spec": "unicycle_2"}, "(did you mean unicycle_02?)"),
         ("sim", {"world": "arena", "spec": "/nowhere.yaml"}, "spec:=/nowhere.yaml: no such file"),
         ("sim", {"world": "arena", "cameras": "wrist"}, "world arena has overhead"),
-        ("sim", {"samples": "0"}, "samples:=0: expected a whole number of at least 1"),
+        ("sim", {"policy_options": "{samples: 4}"}, "expected no options, saw 'samples'"),
+        ("sim", {"policy_options": "[4]"}, "policy_options: expected a mapping"),
+        ("sim", {"policy_options": "{"}, "policy_options"),
+        (
+            "sim",
+            {"world": "reach", "policy_options": "{samples: 0}"},
+            "policy_options: samples: expected at least 1, saw 0",
+        ),
         ("sim", {"clock": "my clock"}, "clock:=my clock: expected a ROS topic"),
         ("sim", {"policy": "exprt"}, "no such model (did you mean expert?)"),
         ("sim", {"embodiment": "/nowhere.yaml"}, "embodiment:=/nowhere.yaml: no such file"),

@@ -23,6 +23,7 @@ from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from embodied_rl.bringup.arguments import Value  # noqa: E402
 from embodied_rl.bringup.environment import (  # noqa: E402
     PROFILE,
     child_environment,
@@ -31,6 +32,7 @@ from embodied_rl.bringup.environment import (  # noqa: E402
     release_domain,
     share_file,
 )
+from embodied_rl.bringup.runner import parameter_text  # noqa: E402
 from embodied_rl.core.embodiment import Embodiment  # noqa: E402
 from embodied_rl.core.parent import die_with_starter  # noqa: E402
 from embodied_rl.core.policy import Policy  # noqa: E402
@@ -55,8 +57,11 @@ class Processes:
         )
         self._running: dict[str, subprocess.Popen] = {}
 
-    def start(self, name: str, *arguments: str, **parameters: object) -> subprocess.Popen:
-        words = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+    def start(self, name: str, *arguments: str, **parameters: Value | Path) -> subprocess.Popen:
+        words = []
+        for key, value in parameters.items():
+            plain = str(value) if isinstance(value, Path) else value
+            words += ["-p", f"{key}:={parameter_text(plain)}"]
         command = [sys.executable, "-m", f"embodied_rl.nodes.{name}"]
         log = open(self._folder / f"{name}.log", "w")  # noqa: SIM115 - lives with the process
         self._running[name] = subprocess.Popen(

@@ -12,8 +12,8 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from embodied_rl.bringup.environment import share_file
+from embodied_rl.core.plan import AVOIDED, PENDING, Disc, PlannedItem, PlanRecord
 from embodied_rl.nodes import messages, qos
-from embodied_rl.policies.tgpo.plan import AVOIDED, PENDING, Disc, PlannedItem, PlanRecord
 
 pytest.importorskip("matplotlib")
 

@@ -89,8 +89,13 @@ def refusal(beats) -> str:
     return Heartbeat.parse(beats[-1][1].frame_id).refusal if beats else ""
 
 
-def test_requests_during_long_plans_are_answered_and_the_heart_beats_on(robot, probe, host):
-    policy = host.configure(lambda body: Slow(body, think_s=2.0), embodiment=EMBODIMENT)
+def test_requests_during_long_plans_are_answered_and_the_heart_beats_on(
+    robot, probe, host, tmp_path
+):
+    memory = tmp_path / "memory"
+    policy = host.configure(
+        lambda body: Slow(body, think_s=2.0), embodiment=EMBODIMENT, memory_path=memory
+    )
     activate(host, probe)
     beats, _ = watch(probe)
     chunks = probe.collect(JointTrajectory, "policy/chunk")

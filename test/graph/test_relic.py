@@ -113,8 +113,7 @@ def start_policy(processes, model, folder) -> None:
         embodiment=ROBOT,
         policy=model,
         memory_path=folder / "memory",
-        context_steps=500,
-        device="cpu",
+        policy_options="{context_steps: 500, device: cpu}",
     )
 
 

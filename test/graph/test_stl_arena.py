@@ -18,11 +18,11 @@ from std_msgs.msg import Float64MultiArray, String
 import embodied_rl.cli.main as cli
 from embodied_rl.bringup.environment import share_file
 from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.plan import PlanRecord
 from embodied_rl.core.policy import EpisodeInfo, Outcome
 from embodied_rl.core.window import Sample
 from embodied_rl.nodes import qos
 from embodied_rl.nodes.messages import encode_topic
-from embodied_rl.policies.tgpo.plan import PlanRecord
 from embodied_rl.sim.stl_tasks.task import load_task
 
 TASK = "unicycle_02"

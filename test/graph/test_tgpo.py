@@ -16,10 +16,10 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from embodied_rl.bringup.environment import share_file
+from embodied_rl.core.plan import PlanRecord
 from embodied_rl.core.policy import episode_seed
 from embodied_rl.nodes import qos
 from embodied_rl.policies.registry import load_policy
-from embodied_rl.policies.tgpo.plan import PlanRecord
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import rollout
 

@@ -19,7 +19,8 @@ def test_the_winning_score_is_published(probe, processes):
     processes.start("sim_node", mode="lockstep", task="replace_object")
     processes.start("command_gate_node", **common)
     model = find_policy("ptp_replace_object")
-    processes.start("policy_node", policy=model, task="replace_object", samples=4, **common)
+    options = {"task": "replace_object", "policy_options": "{samples: 4}"}
+    processes.start("policy_node", policy=model, **options, **common)
     states = probe.collect(DiagnosticArray, "/diagnostics")
 
     def figures() -> list[dict[str, str]]:

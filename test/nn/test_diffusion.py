@@ -48,29 +48,34 @@ def test_sampling_recovers_what_a_perfect_network_knows(prediction):
     torch.testing.assert_close(diffusion.sample(noise, perfect), clean, atol=1e-3, rtol=0)
 
 
-def test_sampling_is_deterministic_and_equals_diffusers():
-    diffusion = Diffusion(steps=100, sampling_steps=5, prediction="sample")
+@pytest.mark.parametrize("steps, sampling_steps", [(100, 10), (100, 5), (50, 7), (16, 16)])
+@pytest.mark.parametrize("prediction, spacing", [("sample", "trailing"), ("epsilon", "leading")])
+def test_equals_diffusers_to_the_bit(steps, sampling_steps, prediction, spacing):
+    diffusion = Diffusion(steps=steps, sampling_steps=sampling_steps, prediction=prediction)
+    common = {
+        "num_train_timesteps": steps,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": prediction,
+        "clip_sample": True,
+    }
+    forward = DDPMScheduler(**common)
+    assert torch.equal(diffusion.alpha_bar, forward.alphas_cumprod)
+    clean = torch.randn(32, 4, 2, generator=torch.Generator().manual_seed(3))
+    noisy, step, _ = diffusion.corrupt(clean, torch.Generator().manual_seed(4))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(noisy, forward.add_noise(clean, noise, step))
+    sampler = DDIMScheduler(**common, timestep_spacing=spacing, set_alpha_to_one=True)
+    sampler.set_timesteps(sampling_steps)
+    assert diffusion.timesteps == sampler.timesteps.tolist()
     weight = torch.randn(2, 2, generator=torch.Generator().manual_seed(1))
 
     def network(x, t):
-        return torch.tanh(x @ weight + t[:, None, None] / 100)
+        return torch.tanh(x @ weight + t[:, None, None] / steps)
 
-    noise = torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(2))
-    first, second = diffusion.sample(noise, network), diffusion.sample(noise, network)
-    assert torch.equal(first, second)
-    theirs = DDIMScheduler(
-        num_train_timesteps=100,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        timestep_spacing="trailing",
-    )
-    theirs.set_timesteps(5)
     x = noise
-    for t in theirs.timesteps:
-        x = theirs.step(network(x, t[None]), t, x).prev_sample
-    torch.testing.assert_close(first, x)
-    ours = DDPMScheduler(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2").alphas_cumprod
-    np.testing.assert_allclose(ours.numpy(), alpha_bar(100), rtol=1e-3, atol=1e-6)
+    for t in sampler.timesteps:
+        x = sampler.step(network(x, t.expand(len(x))), int(t), x, eta=0.0).prev_sample
+    assert torch.equal(diffusion.sample(noise, network), x)
 
 
 def test_unknown_prediction():

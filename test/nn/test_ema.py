@@ -1,4 +1,5 @@
 import torch
+from diffusers.training_utils import EMAModel
 from torch import nn
 
 from embodied_rl.nn.ema import Ema
@@ -25,3 +26,19 @@ def test_average_follows_the_published_decay_and_can_be_restored():
     other.restore(ema.tensors(), ema.count)
     assert other.count == ema.count == 5
     torch.testing.assert_close(other.tensors()["weight"], expected)
+
+
+def test_equals_diffusers_to_the_bit():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[1].bias.requires_grad_(False)
+    ours = Ema(model, decay=0.9, power=0.75)
+    theirs = EMAModel(model.parameters(), decay=0.9, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    for _ in range(30):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        ours.step()
+        theirs.step(model.parameters())
+        for mine, other in zip(ours.tensors().values(), theirs.shadow_params, strict=True):
+            assert torch.equal(mine, other)

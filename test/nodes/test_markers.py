@@ -15,11 +15,11 @@ from builtin_interfaces.msg import Time  # noqa: E402
 from test_plan import PLAN, straight  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
+from embodied_rl.core.plan import Disc, ExecutedPath, PlannedItem, PlanRecord  # noqa: E402
 from embodied_rl.nodes.markers import COLOURS, plan_markers  # noqa: E402
-from embodied_rl.policies.tgpo.plan import Disc, Drive, PlannedItem, PlanRecord  # noqa: E402
 
 
-def shown(drive: Drive) -> dict[tuple[str, int], Marker]:
+def shown(drive: ExecutedPath) -> dict[tuple[str, int], Marker]:
     stamp = Time(sec=7)
     markers = plan_markers(drive, "odom", stamp).markers
     assert markers[0].action == Marker.DELETEALL, "nothing of an older plan stays"
@@ -50,7 +50,7 @@ def test_regions_times_path_and_robustness() -> None:
 
 
 def test_before_anything_has_moved_there_is_the_plan_alone() -> None:
-    assert {kind for kind, _ in shown(Drive(PLAN))} == {"goals", "avoided", "times"}
+    assert {kind for kind, _ in shown(ExecutedPath(PLAN))} == {"goals", "avoided", "times"}
 
 
 def test_balls_of_an_arm_are_spheres() -> None:
@@ -58,7 +58,7 @@ def test_balls_of_an_arm_are_spheres() -> None:
     plan = PlanRecord(
         **{**vars(PLAN), "regions": {"A": ball}, "items": (PlannedItem("A", 3, 3, "pending"),)}
     )
-    drive = Drive(plan, times_s=[0.0, 0.1], positions=[np.zeros(3), np.full(3, 0.1)])
+    drive = ExecutedPath(plan, times_s=[0.0, 0.1], positions=[np.zeros(3), np.full(3, 0.1)])
     found = shown(drive)
     goal = found[("goals", 0)]
     assert goal.type == Marker.SPHERE and goal.pose.position.z == pytest.approx(0.3)

@@ -12,6 +12,7 @@ from embodied_rl.cli import UsageError
 from embodied_rl.cli import eval as verb
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome, episode_seed
+from embodied_rl.policies import episodes
 from embodied_rl.policies.evaluation import Evaluation, _Bench, evaluate_in_process, summary
 from embodied_rl.sim.rollout import EpisodeResult
 from embodied_rl.training.statistics import wilson_interval
@@ -43,9 +44,9 @@ def test_failures_are_told_by_the_verdict_whatever_its_words():
     figures = summary(Evaluation("expert", "find_object", 3, 0), results) | {"over": "in-process"}
     assert figures["failures"] == {"time_limit": 1}
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(verb._table(figures))
+    console.print(episodes._table(figures))
     assert console.export_text().count("failed: ") == 1
-    assert "failures: time_limit 1;" in verb._card_text(figures)
+    assert "failures: time_limit 1;" in episodes._card_text(figures)
 
 
 def test_a_trial_is_run_as_one_and_depends_on_no_other():
@@ -86,7 +87,8 @@ def test_verb_writes_its_figures(tmp_path, capsys):
         (["expert", "--task", "juggle"], "valid: count_pushes, find_object, pick_place"),
         (["expert", "--episodes", "0"], "at least 1"),
         (["expert", "--card"], "no card"),
-        (["expert", "--samples", "0"], "--samples: expected at least 1, saw 0"),
+        (["expert", "--seed", "-1"], "--seed: expected at least 0, saw -1"),
+        (["--episodes", "3", "expert"], "expected the model before its options, saw --episodes"),
     ],
 )
 def test_verb_refuses(words, message):
@@ -94,6 +96,35 @@ def test_verb_refuses(words, message):
         verb.main(words)
 
 
-def test_the_expert_draws_no_candidates():
-    with pytest.raises(UserError, match="samples: expected 1 for the expert, .* saw 4"):
-        evaluate_in_process(Evaluation("expert", "replace_object", 1, 0, samples=4))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["expert", "--samples", "4"],
+        ["relic_darkroom", "--ros"],
+        ["relic_darkroom", "--episodes", "3"],
+        ["tgpo_linear", "--trials", "3"],
+        ["ptp_replace_object", "--picture", "x.png"],
+        ["ptp_replace_object", "--bags", "x", "--episodes", "3"],
+    ],
+)
+def test_an_option_of_another_method_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        verb.main(words)
+    assert stopped.value.code == 2 and "Unrecognized options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "foreign"),
+    [
+        ("ptp_replace_object", ["--samples", "--ros", "--task"], ["--trials", "--context-steps"]),
+        ("relic_apartment", ["--trials", "--context-steps", "--ros"], ["--samples", "--task"]),
+        ("relic_darkroom", ["--trials", "--picture"], ["--ros", "--device", "--workers"]),
+        ("tgpo_arm", ["--episodes", "--samples"], ["--trials", "--picture"]),
+    ],
+)
+def test_help_shows_the_options_of_a_model_only(model, own, foreign, capsys):
+    with pytest.raises(SystemExit):
+        verb.main([model, "--help"])
+    text = capsys.readouterr().out
+    assert all(f" {name}" in text for name in own)
+    assert not any(f" {name} " in text or f" {name}," in text for name in foreign)

@@ -1,7 +1,19 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
+import yaml
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.policies import registry
+from embodied_rl.policies.method import (
+    Method,
+    Options,
+    given_options,
+    parse_options,
+    read_options,
+)
+from embodied_rl.policies.ptp.method import PtpOptions
 from embodied_rl.sim.registry import world_embodiment
 
 
@@ -31,7 +43,8 @@ def test_expert(tabletop):
 def test_names_and_folders(models, tmp_path):
     assert registry.find_checkpoint("ptp_one") == models / "ptp_one"
     assert registry.find_checkpoint(str(models / "ptp_two")) == models / "ptp_two"
-    assert registry.model_task("ptp_one") == "slide" and registry.model_task("expert") is None
+    assert registry.find_model("ptp_one").task == "slide"
+    assert registry.find_model("expert").folder is None
     with pytest.raises(UserError, match="did you mean 'ptp_one'.*expert, ptp_one, ptp_two"):
         registry.find_checkpoint("ptp_onne")
     (tmp_path / "empty").mkdir()
@@ -45,7 +58,48 @@ def test_unknown_policy_in_a_checkpoint(models, tabletop):
         registry.load_policy("ptp_one", tabletop)
 
 
-def test_a_context_is_only_for_a_policy_that_keeps_one(models, tabletop):
-    for name in ("expert", "ptp_one"):
-        with pytest.raises(UserError, match=f"context_steps: expected none for '{name}'.*saw 64"):
-            registry.load_policy(name, tabletop, "replace_object", context_steps=64)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("expert", {"samples": 4}, "policy 'expert': expected no options, saw 'samples'"),
+        ("ptp_one", {"context_steps": 64}, "expected options among device, samples, saw 'context"),
+        ("ptp_one", {"sample": 4}, r"saw 'sample' \(did you mean 'samples'\?\)"),
+        ("ptp_one", {"samples": "4"}, "samples: expected a whole number, saw '4'"),
+        ("ptp_one", {"samples": True}, "samples: expected a whole number, saw True"),
+        ("ptp_one", {"samples": 0}, "samples: expected at least 1, saw 0"),
+        ("ptp_one", {"device": 3}, "device: expected text, saw 3"),
+    ],
+)
+def test_options_are_those_of_the_method(models, tabletop, name, options, message):
+    with pytest.raises(UserError, match=message):
+        registry.load_policy(name, tabletop, "replace_object", **options)
+
+
+def test_methods_are_found_by_folder_and_by_entry_point(monkeypatch, tabletop, models):
+    assert list(registry.methods()) == ["expert", "ptp", "relic", "tgpo"]
+    own = Method("own", "of another package", lambda folder, setting, options: (folder, options))
+    registry.methods.cache_clear()
+    announced = [SimpleNamespace(name="own", value="own:METHOD", load=lambda: own)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: announced)
+    (models / "ptp_one" / "config.yaml").write_text("policy: own\n")
+    assert registry.find_model("ptp_one").method is own
+    assert registry.load_policy("ptp_one", tabletop) == (models / "ptp_one", Options())
+    for wrong, message in (
+        (3, "expected a Method of .*, saw int"),
+        (replace(own, name="ptp"), "two"),
+    ):
+        registry.methods.cache_clear()
+        announced[0].load = lambda wrong=wrong: wrong
+        with pytest.raises(UserError, match=message):
+            registry.methods()
+    registry.methods.cache_clear()
+
+
+def test_options_survive_the_way_to_a_node():
+    options = PtpOptions(samples=4)
+    assert given_options(options) == {"samples": 4}
+    text = yaml.safe_dump(given_options(options))
+    assert read_options(PtpOptions, parse_options(text, "x"), "x") == options
+    assert parse_options("", "x") == {}
+    with pytest.raises(UserError, match="x: expected a mapping such as .*, saw 'cuda'"):
+        parse_options("cuda", "x")

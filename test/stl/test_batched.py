@@ -9,10 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from _stl_crosscheck import random_formula, random_trace  # noqa: E402
+
 from embodied_rl.core.errors import UserError  # noqa: E402
 from embodied_rl.stl import batched, robustness  # noqa: E402
 from embodied_rl.stl import formula as fm  # noqa: E402
-from embodied_rl.stl.crosscheck import random_formula, random_trace  # noqa: E402
 from embodied_rl.stl.parse import parse  # noqa: E402
 from embodied_rl.stl.robustness import TailRule  # noqa: E402
 

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from _stl_crosscheck import random_fragment_formula, random_trace
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.stl import formula as fm
-from embodied_rl.stl.crosscheck import random_fragment_formula, random_trace
 from embodied_rl.stl.decompose import (
     Alternative,
     DecompositionError,

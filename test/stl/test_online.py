@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
+import _stl_reference as reference
 import numpy as np
 import pytest
+from _stl_crosscheck import BOUND, SIGNALS, random_formula, random_trace
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.stl import formula as fm
-from embodied_rl.stl import reference
-from embodied_rl.stl.crosscheck import BOUND, SIGNALS, random_formula, random_trace
 from embodied_rl.stl.online import Decided, OnlineMonitor, Verdict
 from embodied_rl.stl.parse import parse
 from embodied_rl.stl.robustness import TailRule, robustness

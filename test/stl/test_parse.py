@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _stl_crosscheck import random_formula
 
 from embodied_rl.stl import formula as fm
-from embodied_rl.stl.crosscheck import random_formula
 from embodied_rl.stl.expression import Arithmetic, Call, Constant, Negative, Signal
 from embodied_rl.stl.formula import Always, And, Eventually, Implies, Not, Or, Predicate, Until
 from embodied_rl.stl.parse import FormulaError, parse

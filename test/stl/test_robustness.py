@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import _stl_reference as reference
 import numpy as np
 import pytest
+from _stl_crosscheck import BOUND, SIGNALS, random_formula, random_trace
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.stl import expression as ex
 from embodied_rl.stl import formula as fm
-from embodied_rl.stl import reference
-from embodied_rl.stl.crosscheck import BOUND, SIGNALS, random_formula, random_trace
 from embodied_rl.stl.parse import parse
 from embodied_rl.stl.robustness import TailRule, robustness, robustness_interval
 
@@ -121,7 +121,7 @@ def test_all_rules_agree_where_the_trace_covers_the_horizon():
 
 def test_rtamt_agrees_at_every_step():
     pytest.importorskip("rtamt")
-    from embodied_rl.stl.crosscheck import rtamt_robustness
+    from _stl_crosscheck import rtamt_robustness
 
     differed = 0
     for formula, trace, _ in cases(100, length=60):

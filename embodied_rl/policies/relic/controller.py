@@ -355,24 +355,18 @@ def load_controller(
     folder: Path,
     embodiment: Embodiment,
     *,
-    samples: int | None = None,
     context_steps: int | None = None,
     device: str = AUTO,
 ) -> RelicController:
     """A policy from a checkpoint folder.
 
     Args:
-        samples: 1 or None: one action is drawn.
         context_steps: that its memory holds at most; None takes :data:`CONTEXT_STEPS`.
         device: as of `choose_device`.
 
     Raises:
         UserError: damaged, or checkpoint and robot do not fit each other.
     """
-    if samples not in (None, 1):
-        raise UserError(f"samples: expected 1 for a relic policy, saw {samples}")
-    if context_steps is not None and context_steps < 1:
-        raise UserError(f"context_steps: expected at least 1, saw {context_steps}")
     controller = RelicController(
         load_relic_model(folder),
         embodiment,

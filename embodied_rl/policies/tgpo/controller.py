@@ -19,14 +19,7 @@ from torch import Tensor
 from embodied_rl.core.checkpoint import pack_memory, unpack_memory
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec, episode_seed
-from embodied_rl.core.schema import parse_yaml
-from embodied_rl.core.window import Observation
-from embodied_rl.nn.device import AUTO, choose_device
-from embodied_rl.nn.fingerprint import weights_fingerprint
-from embodied_rl.policies.tgpo.adapters import make_adapter
-from embodied_rl.policies.tgpo.allocate import uniform
-from embodied_rl.policies.tgpo.plan import (
+from embodied_rl.core.plan import (
     AVOIDED,
     DONE,
     MISSED,
@@ -35,6 +28,13 @@ from embodied_rl.policies.tgpo.plan import (
     PlannedItem,
     PlanRecord,
 )
+from embodied_rl.core.policy import ActionChunk, EpisodeInfo, PolicySpec, episode_seed
+from embodied_rl.core.schema import parse_yaml
+from embodied_rl.core.window import Observation
+from embodied_rl.nn.device import AUTO, choose_device
+from embodied_rl.nn.fingerprint import weights_fingerprint
+from embodied_rl.policies.tgpo.adapters import make_adapter
+from embodied_rl.policies.tgpo.allocate import uniform
 from embodied_rl.policies.tgpo.runtime import (
     CANDIDATES,
     Pursuit,
@@ -304,7 +304,6 @@ def load_controller(
     task: str | None,
     *,
     samples: int | None = None,
-    budget_s: float | None = None,
     device: str = AUTO,
 ) -> TgpoController:
     """A policy from a checkpoint folder.
@@ -312,7 +311,6 @@ def load_controller(
     Args:
         task: name of a stored task, or a task file.
         samples: assignments of times that a plan is chosen from; None takes the default number.
-        budget_s: not needed: a plan costs milliseconds, and only at its start.
         device: auto or cpu; networks this small are fastest there.
 
     Raises:

@@ -11,6 +11,7 @@ from embodied_rl.bags import cache as layout
 from embodied_rl.bags.cache import Contract, EpisodeCache, EpisodeRecord, Index
 from embodied_rl.cli import UsageError, train
 from embodied_rl.core.errors import UserError
+from embodied_rl.policies.ptp.method import PtpTraining
 from embodied_rl.policies.ptp.runtime import load_ptp
 from embodied_rl.policies.ptp.train import recordings_of
 
@@ -119,7 +120,7 @@ def test_image_config_of_the_repository_is_not_told_where_the_object_is():
 def repository_config(name):
     from embodied_rl.policies.ptp.config import read_run
 
-    return read_run(train._config_file(train.CONFIGS["ptp"].with_stem(name)))
+    return read_run(train.config_file(PtpTraining.config.with_stem(name)))
 
 
 def test_bags_without_an_action_are_refused_in_one_line(words, cache):

@@ -15,12 +15,11 @@ import torch
 from rich.console import Console
 from trial_cases import config_for, opinionated
 
-from embodied_rl.cli import eval_apartment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome, episode_seed
 from embodied_rl.core.window import Observation
 from embodied_rl.policies.evaluation import evaluate_in_process
-from embodied_rl.policies.relic import apartment
+from embodied_rl.policies.relic import apartment, apartment_report
 from embodied_rl.policies.relic.episodes import Episodes
 from embodied_rl.policies.relic.evaluation import (
     Given,
@@ -28,6 +27,7 @@ from embodied_rl.policies.relic.evaluation import (
     evaluate_given,
     load_relic_model,
 )
+from embodied_rl.policies.relic.method import RelicOptions
 from embodied_rl.policies.relic.picture import FAILURE, LINE, SUCCESS, Course, Floor, draw
 from embodied_rl.policies.relic.rollout import Played, Trials
 from embodied_rl.sim.navigation.base import HELD_OUT
@@ -251,16 +251,16 @@ def test_table_and_notes(played) -> None:
     figures = {"model": "small", "task": "apartment", "over": "ros", "seed": 0}
     figures |= found.figures | {"against_in_process": same}
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(eval_apartment._table(figures))
+    console.print(apartment_report._table(figures))
     rows = [line.split("│") for line in console.export_text().splitlines() if "│" in line]
     assert [row[1].strip() for row in rows] == [*"123456", "last - first", "late - first"]
     mean, cells = found.figures["by_episode"]["success"][0][0], [cell.strip() for cell in rows[0]]
     assert cells[2].startswith(f"{mean:.2f} [") and cells[3:5] == [f"{mean:.2f}", "+0.00"]
-    notes = "\n".join(eval_apartment._notes(figures))
+    notes = "\n".join(apartment_report._notes(figures))
     assert "outcome in 11, all commands in 10 of 12 episodes" in notes
     assert f"success {twin.success.double().mean():.3f}, the twin's" in notes
     assert f"both succeeded in {found.figures['pairs']['both']}," in notes
-    card = eval_apartment._card_text(figures)
+    card = apartment_report._card_text(figures)
     assert "| 4 | " in card and "embodied_rl eval small --trials 5 --seed 0 --ros" in card
     json.dumps(figures, allow_nan=False)
     outcomes = found.figures["outcomes"]
@@ -309,7 +309,10 @@ def test_a_network_that_knows_nothing_drives_the_robot(tmp_path: Path) -> None:
     )  # fmt: skip
     given = Given(*(part[:1] for part in apartment.given_episodes(1, 1)))
     given = given._replace(starts=given.starts[:, :2], wanted=given.wanted[:, :2])
-    evaluation = replace(eval_apartment.evaluation_of(tmp_path, given, 1, "cpu"), episodes=2)
+    evaluation = replace(
+        apartment_report.evaluation_of(str(tmp_path), given, 1, RelicOptions(device="cpu")),
+        episodes=2,
+    )
     results = evaluate_in_process(evaluation)
     found = apartment.beside(load_relic_model(tmp_path), given, results, 1)
     pairs, events = found.figures["pairs"], found.figures["per_episode"]

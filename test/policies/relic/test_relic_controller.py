@@ -422,7 +422,7 @@ def test_a_checkpoint_is_found_and_loaded(folder):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"samples": 4}, "samples: expected 1 for a relic policy, saw 4"),
+        ({"samples": 4}, "expected options among device, context_steps, saw 'samples'"),
         ({"context_steps": 0}, "context_steps: expected at least 1, saw 0"),
         ({"device": "cuda:99"}, "device: expected one that is here"),
     ],

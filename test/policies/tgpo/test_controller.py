@@ -12,13 +12,13 @@ from embodied_rl.core.checkpoint import unpack_memory
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.loop import ControlLoop
+from embodied_rl.core.plan import PlanRecord
 from embodied_rl.core.policy import EpisodeInfo, Instructable, Planning, Reporting
 from embodied_rl.core.window import Observation, Sample
 from embodied_rl.policies import registry
 from embodied_rl.policies.tgpo.allocate import AllocationSettings
 from embodied_rl.policies.tgpo.config import TgpoConfig
 from embodied_rl.policies.tgpo.controller import TgpoController, load_controller
-from embodied_rl.policies.tgpo.plan import PlanRecord
 from embodied_rl.policies.tgpo.runtime import RunSettings, TgpoPolicy, load_tgpo, make_model
 from embodied_rl.sim.stl_tasks.task import load_task
 

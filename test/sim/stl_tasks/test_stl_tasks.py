@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from witness import find_witness, follow, interpolated
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.sim.dynamics.registry import make_dynamics
 from embodied_rl.sim.stl_tasks.generate import FAMILIES, generate
 from embodied_rl.sim.stl_tasks.task import load_task, read_task, task_from, write_task
-from embodied_rl.sim.stl_tasks.witness import find_witness, follow, interpolated
 from embodied_rl.sim.worlds.base import sim_worlds_file
 from embodied_rl.stl import formula as fm
 from embodied_rl.stl import robustness as reference

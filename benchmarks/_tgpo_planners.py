@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
-from embodied_rl.policies.tgpo.baselines.config import (
+from _tgpo_rivals import (
     ARENA_M,
     BaselineRun,
     CemSettings,
     GradSettings,
 )
+from torch import Tensor
+
 from embodied_rl.sim.stl_tasks.task import StlTask
 from embodied_rl.training.cem import maximise
 

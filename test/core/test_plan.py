@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from embodied_rl.core.errors import UserError
-from embodied_rl.policies.tgpo.plan import (
+from embodied_rl.core.plan import (
     AVOIDED,
     DONE,
     MISSED,
     PENDING,
     Disc,
-    Drive,
+    ExecutedPath,
     PlannedItem,
     PlanRecord,
 )
@@ -69,9 +69,9 @@ def test_what_is_no_plan_is_refused(spoil, said) -> None:
         PlanRecord.from_yaml(yaml.safe_dump(data), "policy/plan")
 
 
-def straight(speed: float = 1.0) -> Drive:
+def straight(speed: float = 1.0) -> ExecutedPath:
     """Along x from the origin at 10 Hz for six seconds."""
-    drive = Drive(PLAN)
+    drive = ExecutedPath(PLAN)
     for i in range(61):
         drive.times_s.append(0.1 * i)
         drive.positions.append(np.array([speed * 0.1 * i, 0.0, 0.0]))
@@ -88,7 +88,7 @@ def test_a_drive_knows_when_it_was_inside_a_region() -> None:
 
 
 def test_only_other_times_replace_a_plan() -> None:
-    drive = Drive(PLAN)
+    drive = ExecutedPath(PLAN)
     drive.update(replace(PLAN, step=13))
     assert drive.replaced == [] and drive.plan.step == 13
     moved = replace(PLAN, items=(*PLAN.items[:1], PlannedItem("B", 20, 26, PENDING)))
@@ -103,16 +103,16 @@ def pixels(path, colour: tuple[int, int, int]) -> int:
 
 
 def test_the_picture_shows_what_there_is(tmp_path) -> None:
-    picture = pytest.importorskip("embodied_rl.policies.tgpo.picture")
+    picture = pytest.importorskip("embodied_rl.nodes.plan_picture")
     empty, full = tmp_path / "empty.png", tmp_path / "full.png"
-    picture.draw(Drive(PLAN), empty, "no episode yet")
+    picture.draw(ExecutedPath(PLAN), empty, "no episode yet")
     drive = straight()
     drive.replaced.append(PLAN)
     drive.band = [(0.5 * i, -np.inf if i < 4 else -3.0 + 0.25 * i, 0.5) for i in range(13)]
     picture.draw(drive, full, "case, episode 0: success")
     missed = replace(PLAN, items=(PlannedItem("A", 4, 4, MISSED), *PLAN.items[1:]))
     other = tmp_path / "missed.png"
-    picture.draw(Drive(missed), other, "case")
+    picture.draw(ExecutedPath(missed), other, "case")
     blue, purple, orange = (0, 114, 178), (68, 1, 84), (230, 159, 0)
     assert pixels(full, blue) > pixels(empty, blue) + 100, "the band of the robustness"
     assert pixels(full, purple) > pixels(empty, purple) + 100, "the path where it is early"

@@ -10,9 +10,9 @@ All see the clock and the margin to every region of their one task. Reward comes
 from __future__ import annotations
 
 import torch
+from _tgpo_rivals import ARENA_M, BaselineRun, LearnerSettings
 from torch import Tensor, nn
 
-from embodied_rl.policies.tgpo.baselines.config import ARENA_M, BaselineRun, LearnerSettings
 from embodied_rl.policies.tgpo.model import GaussianActorCritic
 from embodied_rl.sim.stl_tasks.task import StlTask
 from embodied_rl.training.ppo import Evaluation, Rollout, learning_rate, update

@@ -51,7 +51,7 @@ def starts(evaluation: Evaluation, policy: TgpoPolicy) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Beside:
+class PairedRuns:
     """Episodes of one task on the robot, and what the twin did from the same starts."""
 
     task: StlTask
@@ -67,20 +67,20 @@ class Beside:
         return int((self.twin > 0).sum())
 
 
-def beside_twin(
+def paired_runs(
     policy: TgpoPolicy,
     task: StlTask,
     evaluation: Evaluation,
     settings: RunSettings,
     robot: Sequence[EpisodeResult],
-) -> Beside:
+) -> PairedRuns:
     """The twin's episodes to those that the robot had."""
     draws = torch.Generator().manual_seed(evaluation.seed)
     twin = policy.run(task, starts(evaluation, policy), settings, draws)
-    return Beside(task, robot, twin.robustness.numpy())
+    return PairedRuns(task, robot, twin.robustness.numpy())
 
 
-def figures(found: Sequence[Beside]) -> dict[str, Any]:
+def figures(found: Sequence[PairedRuns]) -> dict[str, Any]:
     """Success over all tasks and for each, of the robot and of the twin, as JSON data."""
     return {
         **_rates(found),
@@ -88,7 +88,7 @@ def figures(found: Sequence[Beside]) -> dict[str, Any]:
     }
 
 
-def _rates(found: Sequence[Beside]) -> dict[str, Any]:
+def _rates(found: Sequence[PairedRuns]) -> dict[str, Any]:
     count = sum(len(one.robot) for one in found)
     rates: dict[str, Any] = {"episodes": count}
     for who, successes in (

@@ -93,7 +93,7 @@ _PLAIN = tuple(key for key in PlanRecord.__dataclass_fields__ if key not in ("re
 
 
 @dataclass
-class Drive:
+class ExecutedPath:
     """One episode as it was seen: where the robot went under a plan, and what a monitor said."""
 
     plan: PlanRecord

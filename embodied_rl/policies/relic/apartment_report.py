@@ -2,95 +2,74 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console
+import torch
 from rich.table import Table
 
-from embodied_rl.cli.eval_episodes import compare, run_episodes
-from embodied_rl.cli.eval_relic import by_memory, span
-from embodied_rl.core.checkpoint import atomic_write
+from embodied_rl.core.errors import UsageError
 from embodied_rl.policies.evaluation import Evaluation
-from embodied_rl.training.publish import record_measurement
+from embodied_rl.policies.method import Episodes, Evaluator, Model, Report, given_options
+from embodied_rl.policies.relic.apartment import POSE, FindObject, beside, given_episodes
+from embodied_rl.policies.relic.evaluation import Given, load_relic_model
+from embodied_rl.policies.relic.method import RelicOptions
+from embodied_rl.policies.relic.picture import draw
+from embodied_rl.policies.relic.report import RelicArguments, by_memory, check_trials, span
 
-if TYPE_CHECKING:  # torch takes seconds to import
-    from embodied_rl.policies.relic.evaluation import Given
-
-TASK = "apartment"  # of the checkpoints that are meant
-TRIALS = 20  # unless told otherwise
 COLUMNS = ("success", "twin", "gap", "SPL", "twin", "gap")
 NAMES = {"success": "success", "efficiency": "SPL"}
 
 
-def evaluate_checkpoint(
-    folder: Path,
-    *,
-    trials: int,
-    seed: int,
-    device: str,
-    workers: int,
-    over_ros: bool,
-    json_path: Path | None,
-    picture: Path | None,
-    card: bool,
-) -> int:
-    """Runs trials of the robot and of its twin, prints, writes; 0 whatever the outcome.
+@dataclass(frozen=True)
+class ApartmentArguments(RelicArguments):
+    trials: int = 20
+    """Trials of eight episodes each."""
+    ros: bool = False
+    """Drive the simulator over ROS topics, in lockstep, and compare with one process."""
+    workers: int = 2
+    """Processes that run episodes; the figures do not depend on it."""
 
-    Args:
-        over_ros: over topics in lockstep, and in one process to compare.
-        json_path: file for the figures.
-        picture: PNG of the curves and of the first trial's episodes.
-        card: write the result into the checkpoint's card.
-    """
-    import torch
 
-    from embodied_rl.policies.relic import apartment
-    from embodied_rl.policies.relic.evaluation import load_relic_model
-    from embodied_rl.policies.relic.picture import draw
-
+def run(
+    model: Model, arguments: ApartmentArguments, options: RelicOptions, episodes: Episodes
+) -> Report:
+    """Runs trials of the robot and of its twin."""
+    assert model.folder is not None
+    check_trials(arguments.trials)
+    if arguments.workers < 1:
+        raise UsageError(f"--workers: expected at least 1, saw {arguments.workers}")
     torch.set_num_threads(1)
-    loaded, given = load_relic_model(folder), apartment.given_episodes(trials, seed)
-    evaluation = evaluation_of(folder, given, seed, device)
-    results = run_episodes(evaluation, over_ros=over_ros, workers=workers)
-    found = apartment.beside(loaded, given, results, seed)
+    loaded, given = load_relic_model(model.folder), given_episodes(arguments.trials, arguments.seed)
+    evaluation = evaluation_of(str(model.folder), given, arguments.seed, options)
+    results = episodes.run(evaluation, over_ros=arguments.ros, workers=arguments.workers)
+    found = beside(loaded, given, results, arguments.seed)
     figures = {
         "model": loaded.name,
         "task": loaded.world.name,
         "split": "held_out",
-        "seed": seed,
-        "over": "ros" if over_ros else "in-process",
+        "seed": arguments.seed,
+        "over": "ros" if arguments.ros else "in-process",
         **found.figures,
     }
-    if over_ros:
-        figures["against_in_process"] = compare(evaluation, results, workers=workers)
-    console = Console()
-    console.print(_table(figures))
-    for line in _notes(figures):
-        console.print(line, soft_wrap=True, highlight=False)
-    if json_path is not None:
-        with atomic_write(json_path) as path:
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if picture is not None:
+    if arguments.ros:
+        alone = episodes.run(evaluation, over_ros=False, workers=arguments.workers)
+        figures["against_in_process"] = episodes.same(results, alone)
+    if arguments.picture is not None:
         title = f"{loaded.name} in the apartment; paths of the first trial"
-        draw(picture, title, *found.shown, figures, ("grid twin", figures["twin"]))
-    if card:
-        record_measurement(folder, _card_text(figures))
-    return 0
+        draw(arguments.picture, title, *found.shown, figures, ("grid twin", figures["twin"]))
+    return Report(figures, [_table(figures), *_notes(figures)], _card_text(figures))
 
 
-def evaluation_of(folder: Path, given: Given, seed: int, device: str) -> Evaluation:
+def evaluation_of(model: str, given: Given, seed: int, options: RelicOptions) -> Evaluation:
     """Of the robot with a checkpoint, for the episodes that the same seed gave."""
-    from embodied_rl.policies.relic.apartment import POSE, FindObject
-
     return Evaluation(
-        str(folder),
+        model,
         FindObject.name,
         given.wanted.numel(),
         seed,
-        device=device,
+        given_options(options),
         world=FindObject.world,
         keep=POSE,
     )
@@ -180,3 +159,11 @@ def _card_text(figures: Mapping[str, Any]) -> str:
         f"{figures['seed']}{over}\n```",
     ]
     return "\n".join(lines)
+
+
+EVALUATOR = Evaluator(
+    ApartmentArguments,
+    run,
+    summary="Runs trials of eight episodes of the simulated robot in homes that the model was not "
+    "trained in, beside the grid that it was trained in.",
+)

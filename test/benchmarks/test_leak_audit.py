@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from _leak_audit import QUESTIONS, Dataset, audit, collect
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.sim.registry import TASKS
-from embodied_rl.sim.tasks.leak_audit import QUESTIONS, Dataset, audit, collect
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch
 
 from embodied_rl.core.checkpoint import atomic_write
-from embodied_rl.policies.tgpo.plan import AVOIDED, DONE, MISSED, PENDING, Drive, PlannedItem
+from embodied_rl.core.plan import AVOIDED, DONE, MISSED, PENDING, ExecutedPath, PlannedItem
 
 # colours that people with the common kinds of colour blindness tell apart (Okabe and Ito)
 COLOURS = {DONE: "#009E73", MISSED: "#E69F00", PENDING: "#56B4E9", AVOIDED: "#D55E00"}
@@ -24,7 +24,7 @@ _LABEL_Y = (4, -11, 15, -22)  # points; goals that lie together keep their label
 _ROOM = 1.1  # size of the map, in sizes of what is drawn
 
 
-def draw(drive: Drive, path: Path, title: str) -> None:
+def draw(drive: ExecutedPath, path: Path, title: str) -> None:
     """Write the picture as PNG; seconds count from the start of the plan."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(11.5, 6.2), dpi=120, layout="constrained")
@@ -47,7 +47,7 @@ def draw(drive: Drive, path: Path, title: str) -> None:
             figure.savefig(temporary, format="png")
 
 
-def _state_of(drive: Drive, region: str) -> str:
+def _state_of(drive: ExecutedPath, region: str) -> str:
     """How a region is drawn: a subgoal by how it stands, else as one to be avoided, or neither."""
     states = [item.state for item in drive.plan.items if item.region == region]
     for state in (MISSED, PENDING, DONE, AVOIDED):
@@ -56,7 +56,7 @@ def _state_of(drive: Drive, region: str) -> str:
     return ""
 
 
-def _draw_map(figure: Figure, axis: Axes, drive: Drive) -> None:
+def _draw_map(figure: Figure, axis: Axes, drive: ExecutedPath) -> None:
     """From above: regions, the path coloured by time, and where the robot was at the planned
     times."""
     for name, disc in drive.plan.regions.items():
@@ -83,7 +83,7 @@ def _draw_map(figure: Figure, axis: Axes, drive: Drive) -> None:
     axis.set_axisbelow(True)
 
 
-def _fit(axis: Axes, drive: Drive) -> None:
+def _fit(axis: Axes, drive: ExecutedPath) -> None:
     """A square around regions and path."""
     corners = [np.array(position[:2]) for position in drive.positions]
     for disc in drive.plan.regions.values():
@@ -94,7 +94,7 @@ def _fit(axis: Axes, drive: Drive) -> None:
     axis.set_ylim(middle[1] - half, middle[1] + half)
 
 
-def _draw_path(figure: Figure, axis: Axes, drive: Drive) -> None:
+def _draw_path(figure: Figure, axis: Axes, drive: ExecutedPath) -> None:
     points = np.array([position[:2] for position in drive.positions])
     pieces = np.stack([points[:-1], points[1:]], axis=1)
     path = LineCollection(list(pieces), cmap="viridis", lw=2.4, capstyle="round", zorder=3)
@@ -118,7 +118,7 @@ def _draw_path(figure: Figure, axis: Axes, drive: Drive) -> None:
             )  # fmt: skip
 
 
-def _draw_times(axis: Axes, drive: Drive) -> None:
+def _draw_times(axis: Axes, drive: ExecutedPath) -> None:
     """A row a region: when the robot was inside, and the windows of the plan."""
     rows = list(dict.fromkeys(item.region for item in drive.plan.items))
     place = {name: len(rows) - 1 - i for i, name in enumerate(rows)}
@@ -160,7 +160,7 @@ def _draw_window(axis: Axes, item: PlannedItem, row: int, dt_s: float, faint: bo
         )  # fmt: skip
 
 
-def _draw_band(axis: Axes, drive: Drive) -> None:
+def _draw_band(axis: Axes, drive: ExecutedPath) -> None:
     """The interval that the robustness lies in, as it narrowed while the robot drove."""
     axis.axhline(0.0, color="black", lw=0.8)
     axis.set_xlabel("time [s]")

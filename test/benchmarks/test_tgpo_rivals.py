@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import _tgpo_planners as planners
 import pytest
 import torch
-from tgpo_cases import make_task
-
-from embodied_rl.core.errors import UserError
-from embodied_rl.policies.tgpo.baselines import planners
-from embodied_rl.policies.tgpo.baselines.config import (
+from _tgpo_learners import FormulaMdp, run_learner, train_learner
+from _tgpo_rivals import (
     BaselineRun,
     GradSettings,
     LearnerSettings,
     read_baseline,
 )
-from embodied_rl.policies.tgpo.baselines.learners import FormulaMdp, run_learner, train_learner
+from tgpo_cases import make_task
+
+from embodied_rl.core.errors import UserError
 from embodied_rl.training.cem import CemSettings
 from embodied_rl.training.ppo import PpoSettings
 
-CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("tgpo_rival_*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("tgpo_rival_*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

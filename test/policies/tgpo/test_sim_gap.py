@@ -8,10 +8,10 @@ import torch
 
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome, episode_seed
-from embodied_rl.policies.beside_twin import Beside, beside_twin, figures, starts, world_of
 from embodied_rl.policies.evaluation import Evaluation, evaluate_in_process, place_of
 from embodied_rl.policies.registry import find_checkpoint
 from embodied_rl.policies.tgpo.runtime import RunSettings, load_tgpo
+from embodied_rl.policies.tgpo.sim_gap import PairedRuns, figures, paired_runs, starts, world_of
 from embodied_rl.sim.registry import make_simulator
 from embodied_rl.sim.rollout import EpisodeResult
 from embodied_rl.sim.stl_tasks.task import load_task
@@ -39,11 +39,11 @@ def test_the_twin_begins_where_the_robot_truly_stands(policy) -> None:
 
 
 def test_an_episode_of_the_robot_stands_beside_its_twins(policy) -> None:
-    evaluation = Evaluation("tgpo_unicycle", TASK, 1, 0, samples=64, world="arena")
+    evaluation = Evaluation("tgpo_unicycle", TASK, 1, 0, options={"samples": 64}, world="arena")
     (result,) = evaluate_in_process(evaluation)
     assert result.ticks == 320 and result.outcome.reason.startswith("robustness")
     task = load_task(TASK)
-    both = beside_twin(policy, task, evaluation, RunSettings(64), [result])
+    both = paired_runs(policy, task, evaluation, RunSettings(64), [result])
     start = starts(evaluation, policy)
     alone = policy.run(task, start, RunSettings(64), torch.Generator().manual_seed(0))
     assert both.twin[0] == pytest.approx(float(alone.robustness[0]))
@@ -61,8 +61,8 @@ def test_figures_count_robot_and_twin() -> None:
     tasks = [load_task("unicycle_00"), load_task("unicycle_01")]
     found = figures(
         [
-            Beside(tasks[0], episodes(True, True), np.array([0.2, -0.1])),
-            Beside(tasks[1], episodes(False, True), np.array([0.3, 0.0])),
+            PairedRuns(tasks[0], episodes(True, True), np.array([0.2, -0.1])),
+            PairedRuns(tasks[1], episodes(False, True), np.array([0.3, 0.0])),
         ]
     )
     assert found["episodes"] == 4

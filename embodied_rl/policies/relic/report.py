@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+import torch
 from rich.table import Table
 
-from embodied_rl.core.checkpoint import atomic_write
-from embodied_rl.training.publish import record_measurement
+from embodied_rl.core.errors import UsageError
+from embodied_rl.policies.method import (
+    Episodes,
+    EvaluateArguments,
+    Evaluator,
+    Model,
+    Options,
+    Report,
+)
+from embodied_rl.policies.relic.evaluation import evaluate, load_relic_model, summary
+from embodied_rl.policies.relic.picture import Watch, draw
 
-TRIALS = 400  # unless told otherwise
 MEASURES = {"return": "return", "success": "success", "efficiency": "SPL"}
 
 
-def evaluate_checkpoint(
-    folder: Path,
-    *,
-    trials: int,
-    seed: int,
-    json_path: Path | None,
-    picture: Path | None,
-    card: bool,
-) -> int:
-    """Runs trials in the held-out worlds, prints, writes; 0 whatever the outcome.
+@dataclass(frozen=True)
+class RelicArguments(EvaluateArguments):
+    trials: int = 400
+    """Trials of eight episodes each."""
+    picture: Path | None = None
+    """Write a picture of the curves and of one trial's paths to this PNG."""
 
-    Args:
-        json_path: file for the figures.
-        picture: PNG of the curves and of the first trial's episodes.
-        card: write the result into the checkpoint's card.
-    """
-    import torch
 
-    from embodied_rl.policies.relic.evaluation import evaluate, load_relic_model, summary
-    from embodied_rl.policies.relic.picture import Watch, draw
+def check_trials(trials: int) -> None:
+    """Raises UsageError where there are too few for an interval."""
+    if trials < 2:
+        raise UsageError(f"--trials: expected at least 2, saw {trials}")
 
+
+def run(model: Model, arguments: RelicArguments, options: Options, episodes: Episodes) -> Report:
+    """Runs trials in the held-out worlds."""
+    assert model.folder is not None
+    check_trials(arguments.trials)
     torch.set_num_threads(1)
-    loaded, watch = load_relic_model(folder), Watch()
-    episodes = evaluate(loaded.model, loaded.world, trials, seed, watch=watch)
-    figures = {"model": loaded.name, "task": loaded.world.name, "split": "held_out", "seed": seed}
-    figures |= summary(episodes)
-    Console().print(_table(figures))
-    if json_path is not None:
-        with atomic_write(json_path) as path:
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if picture is not None:
+    loaded, watch = load_relic_model(model.folder), Watch()
+    found = evaluate(loaded.model, loaded.world, arguments.trials, arguments.seed, watch=watch)
+    figures = {
+        "model": loaded.name,
+        "task": loaded.world.name,
+        "split": "held_out",
+        "seed": arguments.seed,
+        **summary(found),
+    }
+    if arguments.picture is not None:
         title = f"{loaded.name} in {loaded.world.name}"
-        draw(picture, title, watch.floor(loaded.world), watch.courses, figures)
-    if card:
-        record_measurement(folder, _card_text(figures))
-    return 0
+        draw(arguments.picture, title, watch.floor(loaded.world), watch.courses, figures)
+    return Report(figures, [_table(figures)], _card_text(figures))
 
 
 def span(values: Sequence[float]) -> str:
@@ -109,3 +113,11 @@ def _card_text(figures: Mapping[str, Any]) -> str:
         f"{figures['seed']}\n```",
     ]
     return "\n".join(lines)
+
+
+EVALUATOR = Evaluator(
+    RelicArguments,
+    run,
+    options=Options,
+    summary="Runs trials of eight episodes in worlds that the model was not trained in.",
+)

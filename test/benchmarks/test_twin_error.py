@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _twin_error import TwinErrors, twin_errors
 
 from embodied_rl.core.errors import UserError
-from embodied_rl.sim.twin_error import TwinErrors, twin_errors
 
 TICKS = 5
 

@@ -1,0 +1,1 @@
+"""The scripted demonstrators of the simulated tasks, which need no checkpoint."""

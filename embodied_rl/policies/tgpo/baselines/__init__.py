@@ -1,1 +1,0 @@
-"""Rivals of TGPO: other ways to satisfy one formula, under the same budget of transitions."""

@@ -1,0 +1,8 @@
+"""The search for witnesses stands beside the generator of the tasks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "sim_worlds"))
