@@ -8,20 +8,27 @@ stamp counts from its arrival, which is known on the clock of the stamps when al
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from embodied_rl.core.commands import TrajectoryTrack
-from embodied_rl.core.decode_commands import read_targets, read_trajectory, target_stamp_ns
+from embodied_rl.core.decode import stamp_ns as stamp_of
+from embodied_rl.core.decode_commands import (
+    read_named,
+    read_targets,
+    read_trajectory,
+    target_stamp_ns,
+)
 from embodied_rl.core.embodiment import JOINT_TRAJECTORY, NANOSECONDS, Embodiment
 
 # A base whose commands fall silent stops by a timeout of its own (0.5 s by default in ros2_control)
 # that a bag does not tell: for longer than this only rest is known to last.
 VELOCITY_LASTS_NS = NANOSECONDS // 2
+FEEDBACK_GAP_NS = NANOSECONDS // 2  # a longer silence of an action server is between two goals
 FAR_NS = 10 * NANOSECONDS  # stamps of commands this far from their arrivals are of another clock
 
 # log times (N,) on the clock of the stamps
@@ -79,7 +86,7 @@ class _Group:
             return []
         arrived = dated(np.array([item.log_ns for item in self.items], dtype=np.int64))
         stamps = np.array([item.stamp_ns for item in self.items], dtype=np.int64)
-        stamped = stamps > 0
+        stamped = stamps != 0
         if stamped.any() and abs(np.median(stamps[stamped] - arrived[stamped])) > FAR_NS:
             self.foreign = int(stamped.sum())
             stamped[:] = False
@@ -168,17 +175,39 @@ class _Velocities(_Arrays):
                 yield row, values
 
 
+class _Desired(_Group):
+    """Where an action server says that the joints should be: straight lines in between, and the
+    last place is held, also while nothing is executed."""
+
+    def _targets(
+        self, items: list[_Given], ticks_ns: np.ndarray, period_ns: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        times = [item.stamp_ns for item in items]
+        for row, tick in enumerate(ticks_ns.tolist()):
+            due = tick + period_ns
+            after = bisect_right(times, due)
+            if not after:
+                continue
+            before = items[after - 1]
+            if after == len(items) or times[after] - before.stamp_ns > FEEDBACK_GAP_NS:
+                yield row, before.values
+                continue
+            share = (due - before.stamp_ns) / (times[after] - before.stamp_ns)
+            yield row, before.values + (items[after].values - before.values) * share
+
+
 class ActionLog:
     """Commands of one episode as they are read, and the actions that they make.
 
     Args:
         embodiment: names the dimensions and the actuator topics.
+        feedback: groups of which the bag has no commands, but the feedback of their action server.
         executed: the bag holds ``command/executed``, all dimensions in one; then the actuator
             topics, which say the same in other words, are left aside.
     """
 
-    def __init__(self, embodiment: Embodiment, *, executed: bool):
-        self._embodiment = embodiment
+    def __init__(self, embodiment: Embodiment, feedback: Collection[str] = (), *, executed: bool):
+        self._embodiment, self._feedback = embodiment, feedback
         self._groups: dict[str, _Group] = {}
         if executed:
             self._groups[""] = _Trajectories(embodiment.action_dim)
@@ -186,7 +215,7 @@ class ActionLog:
         for key, command in embodiment.commands.items():
             kind = _Velocities if command.velocity else _Arrays
             if command.type == JOINT_TRAJECTORY:
-                kind = _Trajectories
+                kind = _Desired if key in feedback else _Trajectories
             self._groups[key] = kind(len(command.names))
 
     def add(self, key: str, topic: str, message: Any, log_time_ns: int, number: int) -> None:
@@ -200,6 +229,11 @@ class ActionLog:
             MessageError: other joints, times that do not rise, values that are not finite.
         """
         group = self._groups[key]
+        if isinstance(group, _Desired):
+            values = read_named(message, self._embodiment.commands[key], topic)
+            at_once, stamp_ns = np.zeros(0, np.int64), stamp_of(message.header)
+            group.items.append(_Given(stamp_ns, log_time_ns, at_once, values, number))
+            return
         if isinstance(group, _Arrays):
             command = self._embodiment.commands[key]
             values, stamp_ns = read_targets(message, command), target_stamp_ns(message, command)
@@ -216,7 +250,7 @@ class ActionLog:
 
     def split(self, number: int) -> ActionLog:
         """Hand over the commands from message ``number`` on, as a log of their own."""
-        rest = ActionLog(self._embodiment, executed="" in self._groups)
+        rest = ActionLog(self._embodiment, self._feedback, executed="" in self._groups)
         for key, group in self._groups.items():
             rest._groups[key].items = [item for item in group.items if item.number >= number]
             group.items = [item for item in group.items if item.number < number]

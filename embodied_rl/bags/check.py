@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from embodied_rl.bags.clock import Offset
-from embodied_rl.bags.episode import EpisodeReader
 from embodied_rl.bags.facts import read_facts
 from embodied_rl.bags.messages import Decoder
 from embodied_rl.bags.options import AS_RECORDED, Options
 from embodied_rl.bags.order import read_again
 from embodied_rl.bags.read import Bag, BagPath
 from embodied_rl.bags.report import Report
+from embodied_rl.bags.rows import EpisodeReader
 from embodied_rl.bags.topics import EPISODE_OUTCOME, EPISODE_START, STRING, Names, namespace_of
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
@@ -145,11 +145,18 @@ def _check(
             ended = segment.outcome is not None and segment.outcome.done
             unfinished += bool(own) and reader.info is not None and not ended
         offsets = offsets or reader.offsets()
-    report = bag.report
     return CheckResult(
-        bag.place.name, rows, valid_rows, actions, dict(targets), report.damaged, report.all_lines(),
-        episodes, unfinished, offsets,
-    )  # fmt: skip
+        name=bag.place.name,
+        rows=rows,
+        valid_rows=valid_rows,
+        actions=actions,
+        targets=dict(targets),
+        damaged=bag.report.damaged,
+        lines=bag.report.all_lines(),
+        episodes=episodes,
+        unfinished=unfinished,
+        offsets=offsets,
+    )
 
 
 def embodiment_in(place: BagPath) -> Embodiment:

@@ -24,12 +24,12 @@ import numpy as np
 from embodied_rl.bags import cache
 from embodied_rl.bags.arrays import ArrayWriter, copy_rows
 from embodied_rl.bags.cache import CachedEpisode, Contract, EpisodeRecord, Index
-from embodied_rl.bags.episode import EpisodeReader, Segment
 from embodied_rl.bags.options import AS_RECORDED, Options
 from embodied_rl.bags.order import read_again
 from embodied_rl.bags.parts import Part
 from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
+from embodied_rl.bags.rows import EpisodeReader, Segment
 from embodied_rl.bags.topics import Names
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment

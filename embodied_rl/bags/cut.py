@@ -40,7 +40,7 @@ def cut(
     given = options.namespace
     namespace = given if given is not None else find_namespace(bag, None)
     spelling = Names(bag.topics, namespace, options.remap)
-    parts = parts_of(bag, read_facts(bag, spelling), spelling, options.cuts)
+    parts = parts_of(bag, read_facts(bag, spelling), spelling, options.cuts, overlap_ns=0)
     gap_ns = round(options.cuts.gap_s * NANOSECONDS)
 
     def write(in_order: bool) -> list[Written]:

@@ -34,12 +34,13 @@ class _Recording:
     def goes_on_in(self, other: _Recording, folder: str) -> bool:
         """Whether ``other``, which begins later, is the next file of a split recording, or holds
         other topics of the same time."""
+        if self.stems == other.stems == {folder}:  # as rosbag2 names the files of a split
+            return True
         if not self.end_ns or not other.end_ns:  # not known
             return self.stems == other.stems
         if other.start_ns >= self.end_ns:
             close = other.start_ns - self.end_ns <= SPLIT_GAP_NS
-            # rosbag2 names the files of a split after their folder
-            return self.stems == other.stems and (close or self.stems == {folder})
+            return close and self.stems == other.stems
         shared_ns = min(self.end_ns, other.end_ns) - other.start_ns
         shorter_ns = min(self.end_ns - self.start_ns, other.end_ns - other.start_ns)
         return 2 * shared_ns > shorter_ns and self.topics.isdisjoint(other.topics)

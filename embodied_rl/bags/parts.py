@@ -46,8 +46,17 @@ class Cuts:
 WHOLE = Cuts()
 
 
-def parts_of(bag: Bag, facts: Facts, spelling: names.Names, cuts: Cuts = WHOLE) -> list[Part]:
+def parts_of(
+    bag: Bag,
+    facts: Facts,
+    spelling: names.Names,
+    cuts: Cuts = WHOLE,
+    overlap_ns: int = OVERLAP_NS,
+) -> list[Part]:
     """The parts of a bag in the order of time; one of all where nothing divides it.
+
+    Args:
+        overlap_ns: by so much of log time parts at declared starts reach into each other.
 
     Raises:
         UserError: no mark in the bag, or a cut outside of it.
@@ -63,7 +72,7 @@ def parts_of(bag: Bag, facts: Facts, spelling: names.Names, cuts: Cuts = WHOLE) 
         return _between(marks)
     ends = _outcomes(bag, spelling) if len(facts.starts) != 1 else []
     if not facts.starts and len(ends) > 1:
-        begins = [BEGINNING_NS, *(end + OVERLAP_NS for end in ends[:-1])]
+        begins = [BEGINNING_NS, *(end + overlap_ns for end in ends[:-1])]
         return [
             Part(since_ns, until_ns)
             for since_ns, until_ns in zip(begins, [*begins[1:], END_NS], strict=True)
@@ -76,8 +85,8 @@ def parts_of(bag: Bag, facts: Facts, spelling: names.Names, cuts: Cuts = WHOLE) 
         after = starts[place + 1] if place + 1 < len(starts) else None
         parts.append(
             Part(
-                start.log_ns - OVERLAP_NS if place else BEGINNING_NS,
-                after.log_ns + OVERLAP_NS if after else END_NS,
+                start.log_ns - overlap_ns if place else BEGINNING_NS,
+                after.log_ns + overlap_ns if after else END_NS,
                 start.info,
                 after.info.start_ns if after else END_NS,
             )

@@ -29,6 +29,13 @@ EPISODE_TOPICS: Mapping[str, str] = {
 }
 
 
+def feedback_of(command_topic: str) -> str:
+    """Where the action server of a controller says what it does, beside its command topic."""
+    return f"{command_topic.rpartition('/')[0]}/follow_joint_trajectory/_action/feedback".lstrip(
+        "/"
+    )
+
+
 def namespace_of(recorded: Iterable[str], relative: Iterable[str], origin: str) -> str:
     """The namespace, such as ``/robot1`` or ````, under which most ``relative`` names stand.
 

@@ -90,7 +90,7 @@ def read_targets(message: Any, command: Command) -> np.ndarray:
     elif command.type == GRIPPER_COMMAND:
         found = [message.position]
     else:
-        found = _by_name(message, command)
+        found = list(read_named(message, command, command.topic))
     if len(found) != len(command.names):
         raise MessageError(
             f"{command.topic}: expected {len(command.names)} finite values, saw {len(found)}"
@@ -105,16 +105,21 @@ def read_targets(message: Any, command: Command) -> np.ndarray:
     return values
 
 
-def _by_name(message: Any, command: Command) -> list[float]:
-    """Positions of a sensor_msgs/JointState in the order of the command's joints."""
+def read_named(message: Any, command: Command, topic: str) -> np.ndarray:
+    """Positions ``(n,)`` of a sensor_msgs/JointState in the order of the command's joints.
+
+    Raises:
+        MessageError: other joints, or a position that is missing.
+    """
     place = {name: i for i, name in enumerate(message.name)}
     sound = set(place) == set(command.wire_names) and len(place) == len(message.name)
     if not sound or len(message.position) != len(place):
         raise MessageError(
-            f"{command.topic}: expected a position of each of {quoted(command.wire_names)}, "
+            f"{topic}: expected a position of each of {quoted(command.wire_names)}, "
             f"saw {len(message.position)} of {quoted(message.name)}"
         )
-    return [message.position[place[name]] for name in command.wire_names]
+    found = [message.position[place[name]] for name in command.wire_names]
+    return np.array(found, dtype=np.float64)
 
 
 def _twist(twist: Any, command: Command) -> np.ndarray:

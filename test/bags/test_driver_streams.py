@@ -89,7 +89,7 @@ def bag(tmp_path_factory):
 
 def test_parts_of_a_topic_are_no_damage(bag):
     result = check(*find_bags(bag))
-    assert result.lines == [] and not result.damaged
+    assert all("check sums" in line for line in result.lines) and not result.damaged
     assert result.rows >= 20 and result.valid_rows == result.rows
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import bag_maker as maker
 import numpy as np
 import pytest
 from bag_maker import MS, START_NS
+from rosbags.rosbag2 import Writer
 from test_base_actions import ROBOT as ROVER
 from test_base_actions import odometry
 
@@ -165,3 +167,65 @@ def test_commands_stamped_by_another_clock_count_from_their_arrival(tmp_path):
     assert episode.action_valid.sum() >= sound.action_valid.sum() - 1
     (line,) = episode.report.lines()
     assert "another clock" in line and ARM in line
+
+
+def feedback(now: int, names: str, desired: np.ndarray, stamp: int) -> bytes:
+    """A FollowJointTrajectory_FeedbackMessage, from the layout of CDR alone; what follows the
+    desired positions differs between distributions."""
+    out = bytearray(range(16))  # the goal's number
+
+    def align(size: int) -> None:
+        out.extend(bytes(-len(out) % size))
+
+    def text(value: str) -> None:
+        align(4)
+        out.extend(struct.pack("<I", len(value) + 1) + value.encode() + b"\0")
+
+    out += struct.pack("<iI", stamp // 10**9, stamp % 10**9)
+    text("base_link")
+    align(4)
+    out += struct.pack("<I", len(names))
+    for name in names:
+        text(name)
+    align(4)
+    out += struct.pack("<I", len(desired))
+    align(8)
+    out += struct.pack(f"<{len(desired)}d", *desired) + bytes(60)
+    return b"\0\1\0\0" + bytes(out)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_the_feedback_of_an_action_server(tmp_path, stamped):
+    """Two goals with a pause between them; the desired positions are what was commanded."""
+    kind = "control_msgs/action/FollowJointTrajectory_FeedbackMessage"
+    topic = "/arm/follow_joint_trajectory/_action/feedback"
+    script, sent = streams(), []
+    for now in [*range(200, 1000, 40), *range(1800, 2600, 40)]:
+        at = START_NS + now * MS
+        sent.append((at, np.array([now / 1000, 5 - now / 1000])))
+    entries = sorted(script.entries, key=lambda entry: entry.log_ns)
+    path = tmp_path / "bag"
+    with Writer(path, version=9, storage_plugin=maker.StoragePlugin.MCAP) as writer:
+        known = {}
+        for log, name, type_, data in sorted(
+            [(e.log_ns, e.topic, e.kind, e.raw()) for e in entries]
+            + [(at, topic, kind, feedback(at, "ba", d[::-1], at * stamped)) for at, d in sent]
+        ):
+            if name not in known:
+                types = (
+                    {"typestore": maker.STORE} if type_ != kind else {"msgdef": "", "rihs01": "x"}
+                )
+                known[name] = writer.add_connection(name, type_, **types)
+            writer.write(known[name], log, data)
+    with Bag.open(path) as bag:
+        episode = read_episode(bag, maker.robot())
+    times, places = [at for at, _ in sent], np.array([place for _, place in sent])
+    for tick, action, valid in zip(episode.stamps_ns, episode.actions, episode.action_valid):
+        due = tick + 100 * MS
+        assert valid == (due >= times[0])
+        if valid:
+            held = min(due, times[19]) if due < times[20] else due
+            wanted = [np.interp(held, times, places[:, joint]) for joint in (0, 1)]
+            np.testing.assert_allclose(action[:2], wanted, atol=1e-9)
+    (line,) = episode.report.lines()
+    assert topic in line and not episode.report.damaged

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from bag_maker import MS, START_NS, Entry
 
-from embodied_rl.bags.episode import Episode, EpisodeReader, read_episode
+from embodied_rl.bags.episode import Episode, read_episode
 from embodied_rl.bags.read import Bag
+from embodied_rl.bags.rows import EpisodeReader
 
 CAMERA = "/camera/image_raw"
 

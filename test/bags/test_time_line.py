@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from test_base_actions import ROBOT, odometry, twist
 
-from embodied_rl.bags.episode import EpisodeReader, read_episode
+from embodied_rl.bags.episode import read_episode
 from embodied_rl.bags.read import Bag
+from embodied_rl.bags.rows import EpisodeReader
 from embodied_rl.core.embodiment import Embodiment
 
 MS = maker.MS
@@ -102,7 +103,7 @@ def test_commands_are_where_they_were(tmp_path, name):
     assert differences(found) == 0
     assert not found.report.damaged
     drifting = name in ("half speed", "double speed", "8 s in 47 s", "uneven", "paused", "stepped")
-    told = [line for line in found.report.lines() if "one pace" in line]
+    told = [line for line in found.report.all_lines() if "one pace" in line]
     assert len(told) == drifting, found.report.lines()
 
 
