@@ -29,7 +29,8 @@ from embodied_rl.bags.order import read_again
 from embodied_rl.bags.parts import Part
 from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
-from embodied_rl.bags.rows import EpisodeReader, Segment
+from embodied_rl.bags.rows import EpisodeReader
+from embodied_rl.bags.segment import Segment
 from embodied_rl.bags.topics import Names
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment

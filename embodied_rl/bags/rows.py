@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from embodied_rl.bags.options import AS_RECORDED, Options
 from embodied_rl.bags.order import LATE_NS, look_at_beginning, messages, sortable
 from embodied_rl.bags.parts import Part, parts_of
 from embodied_rl.bags.read import Bag
+from embodied_rl.bags.segment import Samples, Segment
 from embodied_rl.bags.selection import command_topics, present_streams
 from embodied_rl.bags.static_frames import latch_static
 from embodied_rl.bags.storage import Message
@@ -47,32 +47,6 @@ SILENT_NS = 10 * NANOSECONDS
 # A stream of which every message was refused for so long (log time) is not waited for.
 HOPELESS_NS = 2 * NANOSECONDS
 OVERTAKEN_NS = NANOSECONDS // 2  # samples of the last ticks may be recorded after the outcome
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The streams of one message by key, and the message's place among all of the bag."""
-
-    items: list[tuple[str, Sample]]
-    number: int
-    log_ns: int
-
-
-@dataclass
-class Segment:
-    """Rows between two jumps of the clock: ``rows`` from ``first`` on, and their commands."""
-
-    first: int
-    commands: ActionLog
-    clock: StampClock
-    anchored: bool = False  # begins at the start that the bag declares
-    stamps_ns: list[int] = field(default_factory=list)
-    states: list[np.ndarray] = field(default_factory=list)  # (A,) measured at each row, if asked
-    outcome: Outcome | None = None
-
-    @property
-    def span_ns(self) -> int:
-        return self.stamps_ns[-1] - self.stamps_ns[0] if self.stamps_ns else 0
 
 
 class EpisodeReader:
