@@ -153,3 +153,24 @@ def test_the_offset_of_each_topic_is_shown(tmp_path):
     assert offset.topic == "/odom"
     assert offset.first_s == pytest.approx(0.901, abs=0.002)
     assert offset.drift_s < 0.005
+
+
+@pytest.mark.parametrize("name", ["one clock", "0.9 s apart", "simulated time", "half speed"])
+def test_a_stream_that_is_dated_by_its_receipt(tmp_path, name):
+    """Forces without a header, 25 ms or more from each tick, beside stamped odometry."""
+    text = ROBOT.replace("KIND", "Twist").replace(
+        "commands:",
+        "  force: {topic: force, type: std_msgs/msg/Float64MultiArray, names: [x], unit: N,\n"
+        "          stamps: receive, rate_hz: 10, max_age_s: 0.25}\ncommands:",
+    )
+    rng, clock, made = np.random.default_rng(4), CLOCKS[name], script(CLOCKS[name])
+    sent = [START + tick * PERIOD + int(rng.integers(25, 75)) * MS for tick in range(120)]
+    for number, now in enumerate(sent):
+        log = round(clock(now - START)) + int(rng.integers(1, 6)) * MS
+        made.add(log, "/force", maker.array([number]))
+    made.entries.sort(key=lambda entry: entry.log_ns)
+    with Bag.open(maker.write(tmp_path / "bag", made)) as bag:
+        found = read_episode(bag, Embodiment.parse(text, "rover.yaml"))
+    assert found.valid["force"].all() and len(found) >= 119
+    for tick, value in zip(found.stamps_ns, found.values["force"][:, 0], strict=True):
+        assert value == max(number for number, now in enumerate(sent) if now <= tick)
