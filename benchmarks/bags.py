@@ -149,7 +149,7 @@ def write_bag(folder: Path, seconds: float) -> Path:
     for now in range(START_NS, START_NS + round(seconds * 1000) * MS, 20 * MS):
         stamp = types["builtin_interfaces/msg/Time"](sec=now // 10**9, nanosec=now % 10**9)
         header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="base_link")
-        six = np.full(6, now / 1e9)
+        six = np.full(6, np.sin(now / 1e9))
         put("/joint_states", now, header=header, name=list("abcdef"),
             position=six, velocity=six, effort=six)  # fmt: skip
         if now % (100 * MS):

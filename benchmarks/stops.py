@@ -22,16 +22,22 @@ from embodied_rl.bringup.environment import share_file
 
 RATES_HZ = (10, 30, 50, 100)
 OFFSETS_S = (-0.19, -0.1, 0.0, 0.1, 0.19)
+JUDGED = 20  # stops between two looks at what was sent; a graph remembers minutes, not hours
 SERVO_S = 0.15  # the joint comes to rest so long after its set point does, with a busy machine
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """One stop: whether the controller took it, and the farthest travel of a joint after it in
-    units of what its fastest motion covers until the stop can be there and the servo is at rest."""
+    """One stop. ``travel`` is the farthest of a joint after it, in units of what its fastest motion
+    covers until the stop can be there and the servo is at rest."""
 
-    accepted: bool
+    refused: int  # commands, by the controller
+    rests: bool  # at the end
     travel: float
+
+    @property
+    def accepted(self) -> bool:
+        return self.refused == 0 and self.rests
 
 
 def robot(rate_hz: int) -> str:
@@ -46,7 +52,7 @@ def measure(rate_hz: int, count: int, rng: np.random.Generator) -> tuple[list[St
     graph = Graph(ARM, robot(rate_hz))
     policy = ScriptedPolicy(graph)
     policy.start()
-    found, begun_s = [], time.monotonic()
+    found, wrong, judged_s = [], 0, time.monotonic()
     try:
         for number in range(count):
             if number % max(count // len(OFFSETS_S), 1) == 0:
@@ -54,10 +60,15 @@ def measure(rate_hz: int, count: int, rng: np.random.Generator) -> tuple[list[St
                 graph.faults(clock_offset_s=OFFSETS_S[place], command_delay_s=1 / rate_hz)
                 time.sleep(0.5)
             found.append(_one(graph, rate_hz, rng))
-        wrong = unsafe(graph, begun_s, time.monotonic())
-        for line in wrong[:5]:
-            print(f"{rate_hz} Hz: {line}")
-        return found, len(wrong)
+            if not found[-1].accepted:
+                print(f"{rate_hz} Hz, stop {number}: {found[-1]}", flush=True)
+            if number % JUDGED == JUDGED - 1 or number == count - 1:
+                now_s = time.monotonic()
+                lines = unsafe(graph, judged_s, now_s)
+                for line in lines[: max(5 - wrong, 0)]:
+                    print(f"{rate_hz} Hz, stop {number}: {line}", flush=True)
+                wrong, judged_s = wrong + len(lines), now_s
+        return found, wrong
     finally:
         policy.end()
         graph.close()
@@ -81,7 +92,7 @@ def _one(graph: Graph, rate_hz: int, rng: np.random.Generator) -> Stopped:
     rests = len(states) < 2 or bool(np.all(np.ptp(states[-3:], axis=0) < 0.02))
     graph.emergency_stop(False)
     graph.until(graph.following, "motion after the release", 10)
-    return Stopped(accepted=refused == 0 and rests, travel=travel)
+    return Stopped(refused, rests, travel)
 
 
 @dataclass

@@ -160,7 +160,7 @@ def convert_bag(job: Job) -> Result:
         try:
             return read_again(bag, lambda in_order: _write(job, bag, temporary, in_order))
         except UserError as error:
-            lines = [*report.all_lines(), _with_name(job.bag.name, error)]
+            lines = [*report.lines(), _with_name(job.bag.name, error)]
             return Result(job.bag.name, 0, lines, job.bag.size)
         except OSError as error:
             raise UserError(

@@ -48,32 +48,6 @@ _LARGEST_INDEX = 16 << 20  # bytes of the message indexes behind one chunk
 _SPOILT = (struct.error, UnicodeDecodeError, McapError, ValueError, OverflowError)
 
 
-class _Buffers:
-    """Memory for chunks, used again once nobody looks at it any more.
-
-    Fresh memory for every chunk costs more than reading it: the kernel has to clear each page.
-    """
-
-    def __init__(self) -> None:
-        self._pool: list[bytearray] = []
-
-    def get(self, size: int) -> bytearray:
-        """At least ``size`` bytes that no view refers to."""
-        for i, buffer in enumerate(self._pool):
-            try:
-                buffer.append(0)  # refused while a message still refers to the contents
-                buffer.pop()
-            except BufferError:
-                continue
-            if len(buffer) < size:
-                buffer = self._pool[i] = bytearray(size)
-            return buffer
-        buffer = bytearray(size)
-        if len(self._pool) < 8:
-            self._pool.append(buffer)
-        return buffer
-
-
 class _Block(NamedTuple):
     """Memory, and the records in it: the contents of a chunk, or one top-level record."""
 
@@ -97,7 +71,8 @@ class McapFile:
         self._declared: dict[tuple[int, int], bytes] = {}
         self._counts: Counter[int] = Counter()
         self._places: dict[int, ChunkPlace] = {}
-        self._buffers = _Buffers()
+        self._promised = 0  # messages after statistics without an index of chunks
+        self._buffers = parts.Buffers()
         self._noted: set[str] = set()
         self._unreadable: set[int] = set()  # chunks that do not unpack
         self._misfits = 0  # chunks of another size than they claim
@@ -168,10 +143,7 @@ class McapFile:
                 else:
                     yield Message(topic, log_time_ns, view[start + offset_data : end])
             del view, block
-        if unknown:
-            self._note("messages of declared channels", f"{unknown} of others", once=True)
-        if late:
-            self._note("log times below 2^63 ns", f"{late} above", once=True)
+        self._note_strays(unknown, late)
 
     # ---------------------------------------------------------------- topics
     def _read_summary(self) -> bool:
@@ -204,9 +176,15 @@ class McapFile:
             )
             or (not self._places and statistics.message_count)
         ):
+            self._promised = statistics.message_count if statistics else 0
             return False
         if not statistics.message_start_time <= statistics.message_end_time <= LAST_TIME_NS:
             self._note("log times below 2^63 ns", f"{statistics.message_end_time} in the summary")
+            self._forget()
+            return False
+        strange = self._undeclared(statistics)
+        if strange is not None:
+            self._note("a sound summary", f"one that counts channel {strange}, but declares none")
             self._forget()
             return False
         self._end = start
@@ -236,6 +214,14 @@ class McapFile:
                 self._declare(opcode, body)
         return statistics
 
+    def _undeclared(self, statistics: Statistics) -> int | None:
+        """A channel that statistics or indexes count, and the summary does not declare."""
+        counted = {n for n, count in statistics.channel_message_counts.items() if count}
+        for place in self._places.values():
+            if place.channels is not None:
+                counted.update(place.channels.tolist())
+        return min(counted - self._channels.keys(), default=None)
+
     def _forget(self) -> None:
         """Nothing of an unsound summary is believed."""
         for known in (self._schemas, self._channels, self._declared, self._places):
@@ -243,7 +229,7 @@ class McapFile:
 
     def _survey(self) -> None:
         """Topics, counts and span by reading every record."""
-        first, last = LAST_TIME_NS, 0
+        first, last, late = LAST_TIME_NS, 0, 0
         for block in self._blocks():
             for opcode, start, end in block.records:
                 if opcode == Opcode.MESSAGE and end - start >= MESSAGE.size:
@@ -251,9 +237,15 @@ class McapFile:
                     if log_time_ns <= LAST_TIME_NS:
                         self._counts[channel] += 1
                         first, last = min(first, log_time_ns), max(last, log_time_ns)
+                    else:
+                        late += 1
                 else:
                     self._check_declaration(opcode, block.data[start:end])
         self.span_ns = (first, last) if self._counts else (0, 0)
+        found = sum(self._counts.values())
+        self._note_strays(sum(n for c, n in self._counts.items() if c not in self._channels), late)
+        if found < self._promised:
+            self._note(f"{self._promised} messages after the file's statistics", f"{found}")
 
     def _declare(self, opcode: int, body: bytes) -> None:
         """Take a schema or channel; the first declaration of a number counts.
@@ -361,14 +353,22 @@ class McapFile:
         elif record.whole and zlib.crc32(memoryview(body)[start:end]) != head.crc:
             self._note("a chunk that matches its checksum", f"damage at byte {offset}")
             return
-        found = parts.contents(
-            body, start, end, (head.first_ns, head.last_ns),
-            lambda: self._message_index(offset + head.end) if record.whole else [],
-            verified=record.whole and head.crc > 0,
-        )  # fmt: skip
-        if found.fault and record.whole:
-            self._note("whole records in a chunk", f"{found.fault} in that at byte {offset}")
-        yield _Block(body, found.records)
+        first = start
+
+        def index() -> list[parts.IndexEntry]:
+            entries = self._message_index(offset + head.end) if record.whole else []
+            left = [entry._replace(offset=entry.offset + first - start) for entry in entries]
+            return [entry for entry in left if entry.offset >= 0]
+
+        while start < end:
+            found = parts.contents(
+                body, start, end, (head.first_ns, head.last_ns), index,
+                verified=record.whole and head.crc > 0,
+            )  # fmt: skip
+            if found.fault and record.whole:
+                self._note("whole records in a chunk", f"{found.fault} in that at byte {offset}")
+            yield _Block(body, found.records)
+            start = found.going_on
 
     def _decompressed(
         self, head: ChunkHead, data: memoryview, record: TopLevel
@@ -462,7 +462,7 @@ class McapFile:
         if not 0 <= data_end < self._size:
             return False
         record = os.pread(self._file, HEAD.size + 4, data_end)
-        if HEAD.unpack_from(record) != (Opcode.DATA_END, 4):
+        if len(record) < HEAD.size + 4 or HEAD.unpack_from(record) != (Opcode.DATA_END, 4):
             return False
         (crc,) = struct.unpack_from("<I", record, HEAD.size)
         if crc and self._sum(0, data_end) != crc:
@@ -483,6 +483,12 @@ class McapFile:
     def _note_large(self, what: str, offset: int) -> None:
         limit = f"at most {LARGEST_CHUNK >> 20} MiB at once"
         self._note(limit, f"{what} bytes at byte {offset}")
+
+    def _note_strays(self, unknown: int, late: int) -> None:
+        if unknown:
+            self._note("messages of declared channels", f"{unknown} of others", once=True)
+        if late:
+            self._note("log times below 2^63 ns", f"{late} above", once=True)
 
     def _note(self, expected: str, seen: str, *, once: bool = False) -> None:
         # the file is walked more than once; a finding is one all the same

@@ -25,6 +25,7 @@ _SIZE = struct.Struct("<Q")
 _NAMES = ("", "lz4", "zstd")
 CHUNK_HEAD = HEAD.size + _CHUNK.size + 4 + _SIZE.size  # bytes, at most
 LAST_TIME_NS = 2**63 - 1
+MOST_RECORDS = 500_000  # at once: a list of them takes several times their memory
 _FAR_NS = 3600 * 10**9  # a time that is this far from those of its chunk is damaged
 _LAST_KNOWN, _FIRST_PRIVATE = 0x0F, 0x80
 _IN_CHUNKS = (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE)
@@ -75,10 +76,11 @@ class ChunkPlace(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """Records of a chunk, and what is wrong with it (empty: nothing)."""
+    """Records of a chunk, what is wrong with it (empty: nothing), and where more begin."""
 
     records: list[Record]
     fault: str
+    going_on: int  # the end of the chunk, unless it has more than :data:`MOST_RECORDS`
 
 
 class IndexEntry(NamedTuple):
@@ -167,9 +169,12 @@ def contents(
     lost. A record whose end nothing confirms is not believed, for its length may be what is wrong.
     """
     found, position = _in_a_row(data, start, end)
+    going_on = end
     if position == end:
         foreign = next((record[0] for record in found if record[0] not in _IN_CHUNKS), 0)
         fault = f"a record with opcode {foreign}" if foreign else ""
+    elif len(found) == MOST_RECORDS:
+        fault, going_on = "", position
     elif entries := index():
         found, lost = _along(data, start, end, entries)
         fault = f"{lost} bytes that are no records"
@@ -181,14 +186,14 @@ def contents(
     if strange:
         found = [record for record in found if record not in strange]
         fault = fault or f"{len(strange)} messages with times outside of the chunk's"
-    return Contents(found, fault)
+    return Contents(found, fault, going_on)
 
 
 def _in_a_row(data: Buffer, start: int, end: int) -> tuple[list[Record], int]:
     """Records as long as one follows the other, and where that ends."""
     found: list[Record] = []
     unpack, head_size, position = HEAD.unpack_from, HEAD.size, start
-    while position + head_size <= end:
+    while position + head_size <= end and len(found) < MOST_RECORDS:
         opcode, length = unpack(data, position)
         stop = position + head_size + length
         if opcode == 0 or stop > end:
@@ -277,3 +282,30 @@ def parse_message_index(body: bytes) -> list[IndexEntry]:
         for time_ns, offset in entries.tolist()
         if offset <= LARGEST_CHUNK
     ]
+
+
+# -------------------------------------------------------------------- memory
+class Buffers:
+    """Memory for chunks, used again once nobody looks at it any more.
+
+    Fresh memory for every chunk costs more than reading it: the kernel has to clear each page.
+    """
+
+    def __init__(self) -> None:
+        self._pool: list[bytearray] = []
+
+    def get(self, size: int) -> bytearray:
+        """At least ``size`` bytes that no view refers to."""
+        for i, buffer in enumerate(self._pool):
+            try:
+                buffer.append(0)  # refused while a message still refers to the contents
+                buffer.pop()
+            except BufferError:
+                continue
+            if len(buffer) < size:
+                buffer = self._pool[i] = bytearray(size)
+            return buffer
+        buffer = bytearray(size)
+        if len(self._pool) < 8:
+            self._pool.append(buffer)
+        return buffer

@@ -32,6 +32,7 @@ _BLOCK = 1 << 20  # bytes searched at once
 _TRIES = 200_000  # places that are looked at more closely in one search
 _RUN = 3  # records in a row that are no accident
 _NEAR_NS = 24 * 3600 * 10**9  # messages in a row lie closer together
+_LARGE = (Opcode.CHUNK, Opcode.ATTACHMENT)  # not searched: an attachment may be an MCAP file
 _BEGIN = max(CHUNK_HEAD, HEAD.size + MESSAGE.size)
 
 Note = Callable[[str, str], None]  # expected, seen
@@ -84,12 +85,10 @@ class Walk:
                 continue
             record = self._record(begin, offset)
             if record is None:
-                if held is not None and self._resembles_message(begin, held):
-                    yield held
-                elif held is not None:  # its length is what is wrong: it may hide others
-                    offset = held.offset
-                    begin = os.pread(self._file, _BEGIN, offset)
+                believed, offset = self._doubt(held, begin, offset)
+                yield from _given(believed)
                 held = None
+                begin = os.pread(self._file, _BEGIN, offset)
                 following = self._resume(offset, parse_chunk_head(begin) is not None)
                 self._note_gap(offset, begin, following)
                 if following is None:
@@ -171,10 +170,22 @@ class Walk:
             lost = self._end - offset
             self._note("MCAP records", f"{lost} bytes at byte {offset} that are none")
 
+    def _doubt(
+        self, held: TopLevel | None, begin: bytes, offset: int
+    ) -> tuple[TopLevel | None, int]:
+        """Whether the record before damage is believed, and from where on to search: its length
+        may be what is damaged, and hide others."""
+        if held is None or held.opcode in _LARGE or parse_chunk_head(begin) is not None:
+            return held, offset  # what the file's end cuts is no reason for doubt
+        if held.opcode != Opcode.MESSAGE:
+            return held, held.offset
+        sound = self._resembles_message(begin, held)
+        return (held, offset) if sound else (None, held.offset)
+
     def _resembles_message(self, begin: bytes, held: TopLevel) -> bool:
         """Whether a message after ``held`` began here before its head was damaged or cut off."""
-        if held.opcode != Opcode.MESSAGE or len(begin) < HEAD.size + MESSAGE.size:
-            return True  # other records are checked when they are read
+        if len(begin) < HEAD.size + MESSAGE.size:
+            return True
         before = os.pread(self._file, MESSAGE.size, held.offset + HEAD.size)
         if len(before) < MESSAGE.size:
             return False

@@ -162,14 +162,7 @@ def parse(text: str, path: Path) -> Metadata:
             files=tuple(_file_name(name, path) for name in data["relative_file_paths"]),
             start_ns=int(data["starting_time"]["nanoseconds_since_epoch"]),
             duration_ns=int(data["duration"]["nanoseconds"]),
-            topics=tuple(
-                TopicRow(
-                    name=str(row["topic_metadata"]["name"]),
-                    type=str(row["topic_metadata"]["type"]),
-                    count=int(row["message_count"]),
-                )
-                for row in data["topics_with_message_count"]
-            ),
+            topics=tuple(_topic_row(row) for row in data["topics_with_message_count"]),
             compression_format=str(data.get("compression_format") or "").lower(),
             compression_mode=str(data.get("compression_mode") or "").lower(),
             ros_distro=str(data.get("ros_distro") or ""),
@@ -181,6 +174,11 @@ def parse(text: str, path: Path) -> Metadata:
         raise ValueError(f"no key {plain(str(error))}") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"content of another form ({plain(str(error))})") from error
+
+
+def _topic_row(row: dict[str, Any]) -> TopicRow:
+    about = row["topic_and_type"] if "topic_and_type" in row else row["topic_metadata"]  # version 1
+    return TopicRow(str(about["name"]), str(about["type"]), int(row["message_count"]))
 
 
 def _file_name(name: Any, path: Path) -> str:

@@ -23,6 +23,7 @@ MAGIC = b"SQLite format 3\0"
 TOPICS, MESSAGES, DEFINITIONS = "topics", "messages", "message_definitions"
 _LEAF, _INTERIOR = 0x0D, 0x05  # of tables; indexes hold nothing that the tables do not
 _SIZES = (4096, 65536, 32768, 16384, 8192, 2048, 1024, 512)  # of pages, the usual one first
+_LOOKED_AT = 300  # pages from which the layout is told
 _BLOCK = 1 << 20  # bytes looked through at once
 INDEX = np.dtype([("row", "i8"), ("topic", "i8"), ("time_ns", "i8"), ("cell", "i8"), ("n", "i8")])
 
@@ -122,18 +123,23 @@ class SqlitePages:
     # ---------------------------------------------------------------- pages
     def _layout(self, head: bytes) -> tuple[int, int]:
         """Size of a page, and how much of it SQLite uses, from the header or by trying."""
+        tried = [(size, size) for size in _SIZES]
+        best, layout = 0, (0, 0)
         if head.startswith(MAGIC):
             (size,) = struct.unpack_from(">H", head, 16)
             size = 65536 if size == 1 else size
-            reserved = head[20]
-            if size in _SIZES and size - reserved >= 480:
-                return size, size - reserved
-        for size in _SIZES:
-            self._page_size, self._usable = size, size
-            for number in range(2, min(self._size // size, 2000) + 1):
-                if self._kind(number) == _LEAF and self._is_full_leaf(number):
-                    return size, size
-        raise Spoilt("no page with rows")
+            if size in _SIZES:
+                layout = (size, size - head[20] if size - head[20] >= 480 else size)
+                tried[:0] = [layout, (size, size)]
+        for size, usable in tried:
+            self._page_size, self._usable = size, usable
+            numbers = range(2, min(self._size // size, _LOOKED_AT) + 1) if usable >= 480 else ()
+            fit = sum(self._kind(n) == _LEAF and self._is_full_leaf(n) for n in numbers)
+            if fit > best:
+                best, layout = fit, (size, usable)
+        if not layout[0]:
+            raise Spoilt("no page with rows")
+        return layout
 
     def _is_full_leaf(self, number: int) -> bool:
         """Whether a page's rows reach exactly to its end, where SQLite puts the first of them."""
@@ -141,7 +147,8 @@ class SqlitePages:
             cell.start + cell.local + 4 * (cell.overflow > 0)
             for cell, _ in self._cells(number, quiet=True)
         ]
-        return max(ends, default=0) == self._usable
+        (count,) = struct.unpack_from(">H", self._page(number), 3)
+        return len(ends) == count and max(ends, default=0) == self._usable
 
     def _page(self, number: int) -> bytes:
         if not 1 <= number <= self._size // self._page_size:

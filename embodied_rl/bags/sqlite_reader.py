@@ -50,6 +50,10 @@ class _Damage(Exception):
     """SQLite gave something that a sound file cannot hold."""
 
 
+# the module decodes the names in SQLite's own messages, which damage may have spoilt
+_FAULTS = (sqlite3.Error, UnicodeDecodeError, OverflowError, _Damage)
+
+
 class SqliteFile:
     """One ``.db3`` file. Findings go to ``report``.
 
@@ -98,7 +102,7 @@ class SqliteFile:
                     last = row
                     yield Message(wanted[topic], log_time_ns, memoryview(data))
                 return
-            except (sqlite3.Error, _Damage) as error:
+            except _FAULTS as error:
                 self._note(error)
         index = self._recovered()
         if last is not None:
@@ -123,7 +127,7 @@ class SqliteFile:
             with closing(sqlite3.connect(copy)) as base:
                 base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
                 _, frames, _ = base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             self._note(error)
             return copy
         for file in beside:
@@ -158,13 +162,15 @@ class SqliteFile:
                 raise _Damage("the file is cut")
             self._base = _connect(self._place)
             self._refuse_other_tables()
-            topics = self._select(TOPICS, ("id", "name", "type", "serialization_format"),
-                                  ("offered_qos_profiles", "type_description_hash"))  # fmt: skip
+            topics = self._select(TOPICS, {
+                "id": "", "name": "", "type": "", "serialization_format": "'cdr'",
+                "offered_qos_profiles": "''", "type_description_hash": "''",
+            })  # fmt: skip
             definitions = self._select(
-                DEFINITIONS, (), ("topic_type", "encoding", "encoded_message_definition")
+                DEFINITIONS, {"topic_type": "", "encoding": "", "encoded_message_definition": ""}
             )
             counts = self._survey()
-        except (sqlite3.Error, _Damage) as error:
+        except _FAULTS as error:
             topics, definitions, counts = self._open_damaged(error)
         self._names = {}
         self.topics = []
@@ -237,14 +243,14 @@ class SqliteFile:
             if seen != "a table":
                 raise Unreadable(f"a rosbag2 table '{name}'", f"{plain(seen)} ({self.path.name})")
 
-    def _select(self, table: str, needed: tuple[str, ...], more: tuple[str, ...]) -> list[Any]:
-        """Rows of a table, of the columns ``more`` those that its version has."""
+    def _select(self, table: str, columns: dict[str, str]) -> list[Any]:
+        """Rows of a table; for columns that its version lacks the value given for them."""
         assert self._base is not None
         known = {column[1] for column in self._base.execute(f"PRAGMA table_info({table})")}
-        columns = [*needed, *(name for name in more if name in known)]
-        if not columns:
+        if not known:
             return []
-        return list(self._base.execute(f"SELECT {', '.join(columns)} FROM {table}"))
+        wanted = [name if name in known else value or name for name, value in columns.items()]
+        return list(self._base.execute(f"SELECT {', '.join(wanted)} FROM {table}"))
 
     def _survey(self) -> Counter[int]:
         """Messages by topic, and the span; rows that are no messages are counted as findings."""
@@ -300,7 +306,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         base.execute("PRAGMA trusted_schema=OFF")
         base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
+    except BaseException:
         base.close()
         raise
     return base

@@ -265,6 +265,18 @@ def test_what_a_chunk_must_not_hold_is_said(tmp_path):
         assert len(contents(path)[1]) == 1
 
 
+@pytest.mark.parametrize("most", [1, 7, 40, 41, 1000])
+def test_a_chunk_of_many_records_is_taken_in_parts(tmp_path, monkeypatch, most):
+    monkeypatch.setattr("embodied_rl.bags.mcap_records.MOST_RECORDS", most)
+    content = b"".join(message(1, START_NS + i, bytes([i]) * 9) for i in range(40))
+    for spoilt, said in [(content, 0), (content + b"\0" * 40, 1)]:
+        path = by_hand(tmp_path / "a.mcap", channel(1, "/a"), chunk(spoilt, crc=said == 0))
+        found, lines, _ = contents(path)
+        assert len(lines) == said
+        assert [m[1] - START_NS for m in found] == list(range(len(found)))
+        assert len(found) == 40 - bool(said and 40 % most)  # the last one: is it its own length?
+
+
 def test_sum_over_the_whole_file(tmp_path):
     """Where chunks have none, the one at the end of the data is verified."""
     records = [record(1, text("") + text("")), channel(1, "/a"), message(1, START_NS, b"x" * 50)]
@@ -278,3 +290,35 @@ def test_sum_over_the_whole_file(tmp_path):
         found, lines, remarks = contents(path)
         assert len(found) == 1
         assert (bool(remarks), bool(lines)) == (remarked, said)
+
+
+def test_a_file_that_ends_in_what_looks_like_its_end(tmp_path):
+    """A place that a footer names lies in the last bytes of the file."""
+    records = MAGIC + record(1, text("") + text("")) + channel(1, "/a") + message(1, START_NS, b"x")
+    for back in range(1, 37):
+        size = len(records) + 29 + 8
+        end = record(2, struct.pack("<QQI", size - back, 0, 0)) + MAGIC
+        (tmp_path / "a.mcap").write_bytes(records + end)
+        found, lines, _ = contents(tmp_path / "a.mcap")
+        assert [m[0] for m in found] == ["/a"] and lines
+
+
+def test_each_bit_of_what_is_not_a_message(tmp_path):
+    """Header, declarations, and the whole summary of a file without sums."""
+    messages = rows(12)
+    whole = write(tmp_path / "a.mcap", messages, chunked=False).read_bytes()
+    first = spans(whole, messages)[0][0]
+    summary = write(tmp_path / "b.mcap", messages).read_bytes()
+    for data, places in [
+        (whole, range(8, first)),
+        (summary, range(data_end(summary), len(summary))),
+    ]:
+        for place in places:
+            spoilt = bytearray(data)
+            spoilt[place] ^= 1 << place % 8
+            (tmp_path / "c.mcap").write_bytes(spoilt)
+            found, lines, remarks = contents(tmp_path / "c.mcap")
+            assert len(found) == len(messages) or lines, place
+            assert {m[1:] for m in found} <= {m[1:] for m in messages} and remarks
+            if data is summary:
+                assert {m[1:] for m in found} == {m[1:] for m in messages}, (place, lines)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import bag_maker as maker
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 
 from embodied_rl.bags import metadata
 from embodied_rl.bags.read import Bag
@@ -73,3 +75,35 @@ def test_embodiment_files_are_held_to_the_same():
 
     with pytest.raises(UserError, match="robot.yaml: not valid YAML: aliases"):
         parse_yaml(BOMB, "robot.yaml")
+
+
+def test_version_1_of_crystal(tmp_path):
+    """Topics stand under another key, and the files carry the folder in their names."""
+    script = maker.episode(0.2)
+    bag = maker.write(tmp_path / "bag", script, StoragePlugin.SQLITE3)
+    base = sqlite3.connect(bag / "bag.db3")
+    base.executescript(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL);"
+        "INSERT INTO t SELECT id, name, type FROM topics; DROP TABLE topics; DROP TABLE schema;"
+        "DROP TABLE message_definitions; ALTER TABLE t RENAME TO topics;"
+    )
+    base.close()
+    names = sorted({entry.topic for entry in script.entries})
+    topics = [
+        {
+            "topic_and_type": {"name": name, "type": "x"},
+            "message_count": sum(entry.topic == name for entry in script.entries) + 1,
+        }
+        for name in names
+    ]
+    information = {
+        "version": 1, "storage_identifier": "sqlite3", "relative_file_paths": ["bag/bag.db3"],
+        "duration": {"nanoseconds": 1}, "starting_time": {"nanoseconds_since_epoch": 0},
+        "message_count": 1, "topics_with_message_count": topics,
+    }  # fmt: skip
+    (bag / "metadata.yaml").write_text(metadata.dump({INFORMATION[:-2]: information}))
+    with Bag.open(bag) as opened:
+        assert len(list(opened.messages())) == len(script.entries)
+        assert opened.topics["/joint_states"].serialization == "cdr"
+        (line,) = opened.report.lines()
+        assert "as declared" in line and f"{len(names)} topics" not in line

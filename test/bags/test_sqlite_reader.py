@@ -304,3 +304,25 @@ def test_a_page_that_is_its_own_neighbour(tmp_path):
     found, lines = contents(path)
     assert found == messages  # the others are found without a way to them
     assert any("out of order" in line for line in lines)
+
+
+def test_names_that_are_no_text(tmp_path):
+    """SQLite puts the spoilt name of a table into its message, where Python cannot decode it."""
+    messages = rows(20)
+    path = database(tmp_path / "bag.db3", messages)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"CREATE TABLE topics(", b"CREATE TABL\xf9 topi\xff\xfe("))
+    found, lines = contents(path)
+    assert found == messages and lines
+
+
+def test_each_byte_of_the_header(sound, tmp_path):
+    """What it says of the layout is held against the pages; no message hangs on it."""
+    path, messages, _, _ = sound
+    whole = path.read_bytes()
+    for place in range(100):
+        for bit in 0, 3, 7:
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            (tmp_path / "bag.db3").write_bytes(data)
+            assert contents(tmp_path / "bag.db3")[0] == messages, place

@@ -36,7 +36,7 @@ def test_a_short_campaign_finds_nothing_wrong(tmp_path):
     words = ["bench", "bag_faults", "--truncations", "2", "--faults", "3", "--no-hostile"]
     assert cli.main([*words, "--json", str(path)]) == 0
     result = json.loads(path.read_text())
-    assert result["figures"]["copies"] == 12 * (2 + 3 * 3)
+    assert result["figures"]["copies"] == 12 * (2 + 4 * 3)
     assert result["held"] and 0.5 < result["figures"]["recovered_share"] < 1
 
 
@@ -72,7 +72,7 @@ def test_what_a_bad_reader_does_is_counted(samples, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert spoilt(samples, tmp_path, monkeypatch, repeats).counts["invented"] > 15
     monkeypatch.undo()
-    assert spoilt(samples, tmp_path, monkeypatch, fails).counts["tracebacks"] == 15
+    assert spoilt(samples, tmp_path, monkeypatch, fails).counts["tracebacks"] == 19
 
 
 def test_faults_are_what_they_say(samples):
@@ -102,7 +102,7 @@ def test_a_reader_that_fails_or_hangs_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(hostile, "_read", fails)
     assert hostile.read_apart("x", tmp_path).failed
     monkeypatch.setattr(hostile, "_read", lambda place: [0] * (30 << 20) and "much memory")
-    assert hostile.read_apart("x", tmp_path).peak_MB > 200
+    assert hostile.read_apart("x", tmp_path).peak_MB > 150
     monkeypatch.setattr(hostile, "LIMIT_S", 1)
     monkeypatch.setattr(hostile, "_read", lambda place: hostile.time.sleep(30))
     outcome = hostile.read_apart("x", tmp_path)
