@@ -80,10 +80,9 @@ class ArrayWriter:
         return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + padded.encode("latin1")
 
 
-def keep_rows(path: Path, rows: slice) -> None:
-    """Cut a ``.npy`` file down to some of its rows."""
-    kept = np.load(path)[rows]
-    np.save(path, kept)
+def copy_rows(path: Path, target: Path, rows: slice) -> None:
+    """Write some of the rows of a ``.npy`` file into another."""
+    np.save(target, np.load(path, mmap_mode="r")[rows])
 
 
 def array_is_whole(path: Path, rows: int) -> bool:

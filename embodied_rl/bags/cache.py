@@ -18,6 +18,7 @@ where it stopped. Windows are gathered with :func:`embodied_rl.core.window.histo
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,8 @@ FORMAT = 2  # 2: the last target of a trajectory is held
 INDEX, EPISODE, ROBOT = "index.yaml", "episode.yaml", "embodiment.yaml"
 STAMPS, ACTIONS, ACTION_VALID = "stamps.npy", "actions.npy", "action_valid.npy"
 _FILE_NAME = re.compile(r"^[A-Za-z0-9_.-]+$")
+# bags whose folder says all of their name: no '__' of their own, and no number as of an episode
+_PLAIN = re.compile(r"^(?!.*__)(?!.*(_/|/_))(?!.*\.\d{3,}$)(?!\.)[A-Za-z0-9_./-]+$")
 # a map keeps a file descriptor; small arrays are simply read, and large maps are recycled
 _MAP_FROM_BYTES = 1 << 20
 _OPEN_MAPS = 256
@@ -63,8 +66,15 @@ def check_key(key: str) -> str:
     return key
 
 
-def folder_name(bag: str) -> str:
-    return bag.replace("/", "__").removesuffix(".partial")
+def folder_name(bag: str, episode: int = 0, episodes: int = 1) -> str:
+    """Of one of a bag's episodes; no two bags, nor two episodes, share a name."""
+    name = bag.replace("/", "__")
+    # Names that another bag could have as well carry a digest of the whole one.
+    plain = _PLAIN.match(bag) is not None
+    if not plain:
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")
+        name += "-" + hashlib.sha256(bag.encode()).hexdigest()[:8]
+    return name if episodes == 1 else f"{name}.{episode:03d}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,13 @@ class EpisodeRecord:
     outcome: dict[str, Any] | None
     damaged: bool
     report: list[str]
+    episode: int = 0  # which of those in the bag
+    episodes: int = 1
+
+    @property
+    def unfinished(self) -> bool:
+        """The bag declares where the episode began and not how it ended: half of it may be lost."""
+        return self.info is not None and not (self.outcome and self.outcome["done"])
 
     def write(self, folder: Path) -> None:
         text = yaml.safe_dump(asdict(self), sort_keys=False, width=1000)
@@ -173,6 +190,20 @@ def episode_is_whole(folder: Path, source: str, contract: Contract) -> bool:
     for key in contract.streams:
         files += [values_file(key), valid_file(key)]
     return same and all(array_is_whole(folder / name, record.rows) for name in files)
+
+
+def whole_episodes(root: Path, bag: str, source: str, contract: Contract) -> list[EpisodeRecord]:
+    """The episodes of a bag that were converted before; none if one of them is not whole."""
+    for first in (folder_name(bag), folder_name(bag, 0, 2)):
+        if not episode_is_whole(root / first, source, contract):
+            continue
+        count = EpisodeRecord.read(root / first).episodes
+        folders = [root / folder_name(bag, number, count) for number in range(count)]
+        if first == folders[0].name and all(
+            episode_is_whole(folder, source, contract) for folder in folders
+        ):
+            return [EpisodeRecord.read(folder) for folder in folders]
+    return []
 
 
 @lru_cache(maxsize=_OPEN_MAPS)

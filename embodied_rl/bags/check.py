@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from embodied_rl.bags.episode import EpisodeReader, read_facts
+from embodied_rl.bags.clock import Offset
+from embodied_rl.bags.facts import read_facts
 from embodied_rl.bags.messages import Decoder
+from embodied_rl.bags.options import AS_RECORDED, Options
+from embodied_rl.bags.order import read_again
 from embodied_rl.bags.read import Bag, BagPath
 from embodied_rl.bags.report import Report
-from embodied_rl.bags.topics import EPISODE_OUTCOME, EPISODE_START, STRING, namespace_of
+from embodied_rl.bags.rows import EpisodeReader
+from embodied_rl.bags.topics import EPISODE_OUTCOME, EPISODE_START, STRING, Names, namespace_of
 from embodied_rl.core.embodiment import NANOSECONDS, Embodiment
 from embodied_rl.core.errors import UserError
 from embodied_rl.core.policy import EpisodeInfo, Outcome
@@ -53,6 +58,9 @@ class CheckResult:
     targets: dict[str, int]  # command topic -> rows with a target on it; an action needs all
     damaged: bool
     lines: list[str]
+    episodes: int = 0
+    unfinished: int = 0  # episodes with a declared start and no outcome
+    offsets: list[Offset] = field(default_factory=list)  # log time minus stamp, a topic each
 
     @property
     def trainable(self) -> bool:
@@ -74,15 +82,16 @@ def summarise(place: BagPath) -> BagSummary:
         except UserError as error:
             bag.report.add_error("", error)
             namespace = ""
-        facts = read_facts(bag, namespace)
-        outcome = _outcome(bag, f"{namespace}/{EPISODE_OUTCOME}")
+        spelling = Names(bag.topics, namespace)
+        facts = read_facts(bag, spelling)
+        outcome = _outcome(bag, spelling.of(EPISODE_OUTCOME))
         return BagSummary(
             name=place.name,
             size=place.size,
             start_ns=start_ns,
             duration_s=duration_s,
             topics=topics,
-            instruction=facts.instruction,
+            instruction=facts.instruction(facts.info, end_ns + 1),
             info=facts.info,
             outcome=outcome,
             lines=bag.report.all_lines(),
@@ -93,31 +102,61 @@ def check(
     place: BagPath,
     embodiment: Embodiment | None = None,
     keys: Iterable[str] | None = None,
-    namespace: str | None = None,
+    options: Options = AS_RECORDED,
 ) -> CheckResult:
     """Read a bag as a conversion would, every message decoded, and hold its rates.
 
     A bag that no embodiment describes is damaged for the purpose of this check.
     """
     report = Report(place.name)
+    chosen = tuple(keys) if keys is not None else None
     with Bag(place, report) as bag:
         try:
-            reader = EpisodeReader(bag, embodiment, keys, namespace)
+            return read_again(
+                bag, lambda ordered: _check(bag, embodiment, chosen, options, ordered)
+            )
         except UserError as error:
             report.add_error("", error)
             return CheckResult(place.name, 0, 0, 0, {}, True, report.all_lines())
-        complete = [not row.missing for row in reader.rows()][reader.span()]
-        _, action_valid = reader.actions()
+
+
+def _check(
+    bag: Bag,
+    embodiment: Embodiment | None,
+    keys: tuple[str, ...] | None,
+    options: Options,
+    in_order: bool,
+) -> CheckResult:
+    rows = valid_rows = actions = episodes = unfinished = 0
+    targets: Counter[str] = Counter()
+    offsets: list[Offset] = []
+    reader = EpisodeReader(bag, embodiment, keys, options, in_order=in_order)
+    for part in reader.parts:
+        if part is not reader.part or episodes:
+            reader = EpisodeReader(bag, embodiment, keys, options, part=part, in_order=in_order)
+        complete = [not row.missing for row in reader.rows()]
         _check_rates(reader)
-        return CheckResult(
-            name=place.name,
-            rows=len(complete),
-            valid_rows=sum(complete),
-            actions=int(action_valid.sum()),
-            targets=reader.targets(),
-            damaged=report.damaged,
-            lines=report.all_lines(),
-        )
+        for segment in reader.episodes():
+            own = complete[reader.span(segment)]
+            rows, valid_rows = rows + len(own), valid_rows + sum(own)
+            actions += int(reader.actions(segment)[1].sum())
+            targets.update(reader.targets(segment))
+            episodes += bool(own)
+            ended = segment.outcome is not None and segment.outcome.done
+            unfinished += bool(own) and reader.info is not None and not ended
+        offsets = offsets or reader.offsets()
+    return CheckResult(
+        name=bag.place.name,
+        rows=rows,
+        valid_rows=valid_rows,
+        actions=actions,
+        targets=dict(targets),
+        damaged=bag.report.damaged,
+        lines=bag.report.all_lines(),
+        episodes=episodes,
+        unfinished=unfinished,
+        offsets=offsets,
+    )
 
 
 def embodiment_in(place: BagPath) -> Embodiment:
@@ -135,7 +174,7 @@ def _check_rates(reader: EpisodeReader) -> None:
     told: set[str] = set()
     for key, (count, first_ns, last_ns) in reader.arrivals.items():
         stream = reader.embodiment.streams[key]
-        topic = f"{reader.namespace}/{stream.topic}"
+        topic = reader.topic(stream.topic)
         if last_ns <= first_ns or topic in told:
             continue
         rate_hz = (count - 1) / ((last_ns - first_ns) / NANOSECONDS)

@@ -14,7 +14,7 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,11 +22,16 @@ from pathlib import Path
 import numpy as np
 
 from embodied_rl.bags import cache
-from embodied_rl.bags.arrays import ArrayWriter, keep_rows
-from embodied_rl.bags.cache import Contract, EpisodeRecord, Index
-from embodied_rl.bags.episode import EpisodeReader
+from embodied_rl.bags.arrays import ArrayWriter, copy_rows
+from embodied_rl.bags.cache import CachedEpisode, Contract, EpisodeRecord, Index
+from embodied_rl.bags.options import AS_RECORDED, Options
+from embodied_rl.bags.order import read_again
+from embodied_rl.bags.parts import Part
 from embodied_rl.bags.read import Bag, BagPath, find_bags
 from embodied_rl.bags.report import Report
+from embodied_rl.bags.rows import EpisodeReader
+from embodied_rl.bags.segment import Segment
+from embodied_rl.bags.topics import Names
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.errors import UserError
@@ -40,12 +45,16 @@ class Job:
     """One bag to convert, in a form that a worker process can be handed."""
 
     bag: BagPath
-    folder: Path
+    out: Path  # the cache
     embodiment_text: str
     embodiment_origin: str
     given: bool  # the embodiment was named by the user: the bag's own does not count
     keys: tuple[str, ...]
-    namespace: str | None
+    options: Options
+
+    @property
+    def source(self) -> str:
+        return source_of(self.bag, self.options)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,9 @@ class Result:
     lines: list[str]
     size: int  # bytes of the bag
     reused: bool = False
+    folders: list[str] = field(default_factory=list)  # of its episodes, in the cache
+    actions: int = 0  # rows with an action
+    unfinished: int = 0  # episodes with a declared start and no outcome
 
 
 @dataclass
@@ -82,7 +94,7 @@ def convert(
     *,
     embodiment: Embodiment | None = None,
     keys: Iterable[str] | None = None,
-    namespace: str | None = None,
+    options: Options = AS_RECORDED,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
@@ -91,6 +103,7 @@ def convert(
     Args:
         embodiment: default: the one that the bags carry.
         keys: streams to keep; default: those of the embodiment that any of the bags has.
+        options: how the user wants the bags to be read.
         workers: processes; default: one a core.
         progress: called with (bags done, bags in all).
 
@@ -99,8 +112,10 @@ def convert(
             robot or other streams, or it cannot be written.
     """
     began, out, bags = time.monotonic(), Path(out), find_bags(root)
-    robot = embodiment if embodiment is not None else _recorded_embodiment(bags, namespace)
-    chosen = tuple(sorted(_recorded_streams(bags, robot) if keys is None else robot.require(keys)))
+    robot = embodiment if embodiment is not None else _recorded_embodiment(bags, options)
+    chosen = tuple(
+        sorted(_recorded_streams(bags, robot, options) if keys is None else robot.require(keys))
+    )
     for key in chosen:
         cache.check_key(key)
     contract = Contract.of(robot, chosen)
@@ -109,28 +124,27 @@ def convert(
         _open_index(out, contract, robot)
         jobs = []
         for bag in bags:
-            folder = out / cache.folder_name(bag.name)
-            if cache.episode_is_whole(folder, bag.fingerprint(), contract):
-                record = EpisodeRecord.read(folder)
-                summary.results.append(
-                    Result(bag.name, record.rows, record.report, bag.size, reused=True)
-                )
+            records = cache.whole_episodes(out, bag.name, source_of(bag, options), contract)
+            if records:
+                summary.results.append(_reused(out, bag, records))
                 continue
-            jobs.append(
-                Job(
-                    bag, folder, robot.text, robot.origin, embodiment is not None, chosen, namespace
-                )
-            )
+            given = embodiment is not None
+            jobs.append(Job(bag, out, robot.text, robot.origin, given, chosen, options))
         progress(len(summary.results), len(bags))
         for result in _run(jobs, workers or os.cpu_count() or 1):
             summary.results.append(result)
             progress(len(summary.results), len(bags))
         order = {bag.name: place for place, bag in enumerate(bags)}
         summary.results.sort(key=lambda result: order[result.bag])
-        names = [cache.folder_name(result.bag) for result in summary.usable]
+        names = [name for result in summary.usable for name in result.folders]
         Index(contract, True, names).write(out)
     summary.seconds = time.monotonic() - began
     return summary
+
+
+def source_of(bag: BagPath, options: Options) -> str:
+    """Changes with the bag's files and with how they are read."""
+    return bag.fingerprint() + ("" if options == AS_RECORDED else f";{options}")
 
 
 def convert_bag(job: Job) -> Result:
@@ -140,17 +154,34 @@ def convert_bag(job: Job) -> Result:
         UserError: the cache cannot be written.
     """
     report = Report(job.bag.name)
+    # the process in its name: whoever outlived a killed conversion must not write into ours
+    temporary = job.out / f".{cache.folder_name(job.bag.name)}.{os.getpid()}{TEMPORARY}"
     with Bag(job.bag, report) as bag:
         try:
-            reader = _reader(job, bag)
+            return read_again(bag, lambda in_order: _write(job, bag, temporary, in_order))
         except UserError as error:
             lines = [*report.lines(), _with_name(job.bag.name, error)]
             return Result(job.bag.name, 0, lines, job.bag.size)
-        try:
-            rows = _write(job, reader)
         except OSError as error:
-            raise UserError(f"{job.folder}: cannot be written: {error.strerror}") from error
-    return Result(job.bag.name, rows, report.lines(), job.bag.size)
+            raise UserError(
+                f"{job.out}: {job.bag.name}: cannot be written: {error.strerror}"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reused(out: Path, bag: BagPath, records: list[EpisodeRecord]) -> Result:
+    folders = [cache.folder_name(bag.name, r.episode, r.episodes) for r in records]
+    return Result(
+        bag.name,
+        sum(record.rows for record in records),
+        records[-1].report,
+        bag.size,
+        reused=True,
+        folders=folders,
+        actions=sum(int(CachedEpisode(out / f).action_valid.sum()) for f in folders),
+        unfinished=sum(record.unfinished for record in records),
+    )
 
 
 @lru_cache(maxsize=8)
@@ -159,9 +190,11 @@ def _robot(text: str, origin: str) -> Embodiment:
     return Embodiment.parse(text, origin)
 
 
-def _reader(job: Job, bag: Bag) -> EpisodeReader:
+def _reader(job: Job, bag: Bag, part: Part | None, in_order: bool) -> EpisodeReader:
     robot = _robot(job.embodiment_text, job.embodiment_origin)
-    reader = EpisodeReader(bag, robot, job.keys, job.namespace, copy=False)
+    reader = EpisodeReader(
+        bag, robot, job.keys, job.options, copy=False, part=part, in_order=in_order
+    )
     text = reader.facts.embodiment_text
     if text and not job.given:
         own = _robot(text, f"{bag.place.name}: /embodiment")
@@ -174,50 +207,84 @@ def _with_name(bag: str, error: UserError) -> str:
     return text if text.startswith(bag) else f"{bag}: {text}"
 
 
-def _write(job: Job, reader: EpisodeReader) -> int:
-    """Stream the rows to disk; returns their number. Without rows no folder is left."""
-    # the process in its name: whoever outlived a killed conversion must not write into ours
-    temporary = job.folder.with_name(f".{job.folder.name}.{os.getpid()}{TEMPORARY}")
-    temporary.mkdir(parents=True)
-    try:
-        with ExitStack() as stack:
-            values, valid = {}, {}
-            for key, stream in reader.embodiment.require(job.keys).items():
-                path = temporary / cache.values_file(key)
-                writer = ArrayWriter(path, stream.shape, stream.dtype)
-                values[key] = stack.enter_context(writer)
-                valid[key] = stack.enter_context(
-                    ArrayWriter(temporary / cache.valid_file(key), (), "bool")
-                )
-            for row in reader.rows():
-                for key in job.keys:
-                    values[key].append(row.values[key])
-                    valid[key].append(np.asarray(row.valid[key]))
-        rows = _finish(job, reader, temporary)
-        if rows:
-            shutil.rmtree(job.folder, ignore_errors=True)
-            os.rename(temporary, job.folder)
-        return rows
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+@dataclass
+class _Drafted:
+    """An episode in the temporary folder, and what its record will say."""
+
+    folder: Path
+    reader: EpisodeReader
+    segment: Segment
 
 
-def _finish(job: Job, reader: EpisodeReader, folder: Path) -> int:
-    """Cut to the episode, add actions and the record."""
-    segment, span = reader.segment(), reader.span()
-    rows = len(segment.stamps_ns)
-    if len(reader.segments) > 1:
+def _write(job: Job, bag: Bag, temporary: Path, in_order: bool) -> Result:
+    """Write all episodes of a bag, and put them in place when all are whole."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    drafts: list[_Drafted] = []
+    reader = _reader(job, bag, None, in_order)
+    for number, part in enumerate(reader.parts):
+        if part is not reader.part:
+            drafts += _draft(job, _reader(job, bag, part, in_order), temporary / str(number))
+        else:
+            drafts += _draft(job, reader, temporary / str(number))
+    rows = actions = unfinished = 0
+    folders = []
+    for episode, draft in enumerate(drafts):
+        record, known = _record(job, draft, episode, len(drafts))
+        folder = job.out / cache.folder_name(job.bag.name, episode, len(drafts))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(draft.folder, folder)
+        folders.append(folder.name)
+        rows, actions = rows + record.rows, actions + known
+        unfinished += record.unfinished
+    lines = bag.report.all_lines()
+    return Result(
+        job.bag.name, rows, lines, job.bag.size,
+        folders=folders, actions=actions, unfinished=unfinished,
+    )  # fmt: skip
+
+
+def _draft(job: Job, reader: EpisodeReader, folder: Path) -> list[_Drafted]:
+    """Stream the rows of one part of a bag to disk; one folder each episode in it."""
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        values, valid = {}, {}
+        for key, stream in reader.embodiment.require(job.keys).items():
+            path = folder / cache.values_file(key)
+            writer = ArrayWriter(path, stream.shape, stream.dtype)
+            values[key] = stack.enter_context(writer)
+            valid[key] = stack.enter_context(
+                ArrayWriter(folder / cache.valid_file(key), (), "bool")
+            )
+        for row in reader.rows():
+            for key in job.keys:
+                values[key].append(row.values[key])
+                valid[key].append(np.asarray(row.valid[key]))
+    episodes = [segment for segment in reader.episodes() if segment.stamps_ns]
+    if len(reader.segments) == 1:
+        return [_Drafted(folder, reader, segment) for segment in episodes]
+    drafts = []
+    for number, segment in enumerate(episodes):
+        place = folder.with_name(f"{folder.name}.{number}")
+        place.mkdir()
         for path in folder.glob("*.npy"):
-            keep_rows(path, span)
-    actions, action_valid = reader.actions()
+            copy_rows(path, place / path.name, reader.span(segment))
+        drafts.append(_Drafted(place, reader, segment))
+    shutil.rmtree(folder)
+    return drafts
+
+
+def _record(job: Job, draft: _Drafted, episode: int, episodes: int) -> tuple[EpisodeRecord, int]:
+    """Add stamps, actions and the record to an episode's folder; also how many actions."""
+    reader, segment, folder = draft.reader, draft.segment, draft.folder
+    actions, action_valid = reader.actions(segment)
     np.save(folder / cache.STAMPS, np.array(segment.stamps_ns, dtype=np.int64))
     np.save(folder / cache.ACTIONS, actions)
     np.save(folder / cache.ACTION_VALID, action_valid)
     contract = Contract.of(reader.embodiment, job.keys)
-    EpisodeRecord(
+    record = EpisodeRecord(
         bag=job.bag.name,
-        source=job.bag.fingerprint(),
-        rows=rows,
+        source=job.source,
+        rows=len(segment.stamps_ns),
         embodiment_hash=contract.embodiment_hash,
         streams=contract.streams,
         instruction=reader.instruction,
@@ -225,8 +292,11 @@ def _finish(job: Job, reader: EpisodeReader, folder: Path) -> int:
         outcome=asdict(segment.outcome) if segment.outcome else None,
         damaged=reader.report.damaged,
         report=reader.report.lines(),
-    ).write(folder)
-    return rows
+        episode=episode,
+        episodes=episodes,
+    )
+    record.write(folder)
+    return record, int(action_valid.sum())
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[Result]:
@@ -251,26 +321,27 @@ def _run(jobs: list[Job], workers: int) -> Iterator[Result]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _recorded_embodiment(bags: list[BagPath], namespace: str | None) -> Embodiment:
+def _recorded_embodiment(bags: list[BagPath], options: Options) -> Embodiment:
     """That of the first bag that carries one."""
     for place in bags:
         with Bag(place, Report(place.name)) as bag:
-            if any(name.endswith("/embodiment") for name in bag.topics):
-                reader = EpisodeReader(bag, None, (), namespace)
-                return reader.embodiment
+            if any(f"/{name}".endswith("/embodiment") for name in bag.topics):
+                return EpisodeReader(bag, None, (), replace(options, measured=False)).embodiment
     raise UserError(
         f"{bags[0].folder}: expected the robot's description on topic 'embodiment', saw none in "
         f"{len(bags)} bags; name the file with --embodiment"
     )
 
 
-def _recorded_streams(bags: list[BagPath], robot: Embodiment) -> list[str]:
+def _recorded_streams(bags: list[BagPath], robot: Embodiment, options: Options) -> list[str]:
     """The streams that at least one bag holds: a camera that was off in all is not asked for."""
     missing, found = dict(robot.streams), []
     for place in bags:
         with Bag(place, Report(place.name)) as bag:
+            spelling = Names(bag.topics, options.namespace or "", options.remap)
             for key, stream in list(missing.items()):
-                if any(name.endswith(f"/{stream.topic}") for name in bag.topics):
+                named = spelling.of(stream.topic) in bag.topics
+                if named or any(f"/{name}".endswith(f"/{stream.topic}") for name in bag.topics):
                     found.append(key)
                     del missing[key]
         if not missing:

@@ -25,10 +25,11 @@ from embodied_rl.core.decode import StreamDecoder, stamp_ns
 from embodied_rl.core.embodiment import IMAGE, JOINT_STATE, Stream
 from embodied_rl.core.errors import MessageError, NotForThisStream, quoted
 from embodied_rl.core.images import verbatim
-from embodied_rl.core.message_types import GRIPPER_COMMAND
+from embodied_rl.core.message_types import GRIPPER_COMMAND, TRAJECTORY_FEEDBACK
 from embodied_rl.core.streams import HEADER
 from embodied_rl.core.window import Sample
 
+GOAL_ID_BYTES = 16  # before the feedback of an action
 _ENDIAN = {b"\x00\x00": ">", b"\x00\x01": "<"}  # plain CDR, big and little
 _UNREADABLE = (
     SerdeError, struct.error, ValueError, IndexError, KeyError, TypeError, AssertionError,
@@ -127,6 +128,8 @@ class Decoder:
             image = decode_image(data)
             if image is not None:
                 return image
+        elif kind == TRAJECTORY_FEEDBACK:
+            return decode_feedback(topic, data)
         elif kind == JOINT_STATE:
             joints = self._joint_states.decode(data)
             if joints is not None:
@@ -229,6 +232,31 @@ def decode_image(data: bytes | memoryview) -> Image | None:
     pixels = body[start : start + length]
     header = Header(Time(sec, nanosec), frame_id)
     return Image(header, height, width, encoding, is_bigendian, step, pixels)
+
+
+def decode_feedback(topic: str, data: bytes | memoryview) -> JointState:
+    """The desired positions in the feedback of a FollowJointTrajectory action; what follows them
+    differs between distributions.
+
+    Raises:
+        MessageError: bytes that are not such a message.
+    """
+    order = _ENDIAN.get(bytes(data[:2]))
+    body = memoryview(data)[4:]
+    try:
+        if order != "<":
+            raise ValueError("not little-endian")
+        sec, nanosec, length = struct.unpack_from("<iII", body, GOAL_ID_BYTES)
+        frame_id, end = _text(body, GOAL_ID_BYTES + 12, length)
+        names, end = _texts(body, _aligned(end))
+        desired, _ = _doubles(body, end)
+    except (struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
+        raise MessageError(
+            f"{topic}: expected {TRAJECTORY_FEEDBACK}, saw {len(data)} bytes that are not one "
+            f"({quoted(str(error))})"
+        ) from error
+    none = np.zeros(0)
+    return JointState(Header(Time(sec, nanosec), frame_id), names, desired, none, none)
 
 
 class _JointStates:

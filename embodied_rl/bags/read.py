@@ -16,6 +16,7 @@ from pathlib import Path
 
 from embodied_rl.bags import metadata as meta
 from embodied_rl.bags.compression import SPOILT, ZSTD_MAGIC, unpack_file, unpack_message
+from embodied_rl.bags.find import recordings
 from embodied_rl.bags.mcap_reader import McapFile
 from embodied_rl.bags.report import Report
 from embodied_rl.bags.sqlite_reader import SqliteFile
@@ -25,7 +26,6 @@ from embodied_rl.core.schema import plain
 
 COMPRESSED = (".zstd", ".zst")
 SUFFIXES = (".mcap", ".db3")
-_SPLIT_NUMBER = re.compile(r"_\d+$")
 _SPLIT_FILE = re.compile(r"_(\d+)\.[a-z0-9]+$")
 
 
@@ -36,6 +36,7 @@ class BagPath:
     name: str
     folder: Path
     files: tuple[Path, ...]
+    described: bool = True  # a metadata.yaml in the folder is of this bag
 
     @property
     def size(self) -> int:
@@ -95,15 +96,23 @@ def _bags_of_folder(root: Path, folder: Path) -> Iterator[BagPath]:
         (file for file in folder.iterdir() if file.is_file() and is_data_file(file)),
         key=lambda file: natural(file.name),
     )
-    if (folder / meta.FILE_NAME).exists():
+    described = (folder / meta.FILE_NAME).exists()
+    listed = _listed(folder / meta.FILE_NAME) if described else set()
+    if described and (not files or not listed):  # nothing to tell the files apart by
         yield BagPath(name, folder, tuple(files))
         return
-    # without metadata.yaml the files of one split recording share their name up to the number
-    groups: dict[str, list[Path]] = {}
-    for file in files:
-        groups.setdefault(_SPLIT_NUMBER.sub("", file.name.split(".")[0]), []).append(file)
-    for stem, group in groups.items():
-        yield BagPath(name if len(groups) == 1 else f"{name}/{stem}", folder, tuple(group))
+    for part, group in recordings(files, listed, folder.name):
+        own = described and not part
+        yield BagPath(f"{name}/{part}" if part else name, folder, tuple(group), described=own)
+
+
+def _listed(path: Path) -> set[str]:
+    """The data files that ``metadata.yaml`` names; none where it cannot be read."""
+    try:
+        names = meta.read(path).files
+    except (OSError, ValueError):
+        return set()
+    return {name + ending for name in names for ending in ("", *COMPRESSED)}
 
 
 class Bag:
@@ -132,6 +141,7 @@ class Bag:
                 expected = error.expected if isinstance(error, Unreadable) else "a readable file"
                 seen = error.seen if isinstance(error, Unreadable) else f"{error} ({path.name})"
                 self.report.add("", expected, seen)
+        self._files.sort(key=lambda file: file.span_ns[0])
         self._gather()
 
     @classmethod
@@ -214,10 +224,11 @@ class Bag:
         """Data files in the order of ``metadata.yaml``, those that it does not list at the end."""
         path = self.place.folder / meta.FILE_NAME
         files = self._single_files()
-        if not path.exists():
+        if not path.exists() or not self.place.described:
             if not (len(files) == 1 and files[0].name == self.place.name):
                 # a file that was named by the user is not expected to have a folder's metadata
-                self.report.add("", f"a {meta.FILE_NAME}", "none (the recorder was stopped hard?)")
+                seen = "none (the recorder was stopped hard?)"
+                self.report.add("", f"a {meta.FILE_NAME}", seen, damage=False)
             return files
         try:
             described = meta.read(path)

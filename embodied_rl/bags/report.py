@@ -7,6 +7,7 @@ seen. A fault that repeats (a wrong encoding on every frame) stays one line with
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from embodied_rl.core.schema import plain
@@ -70,6 +71,20 @@ class Report:
         finding = Finding(self.bag, topic, text, damage)
         self._index[(topic, kind)] = finding
         self.findings.append(finding)
+
+    def copy(self) -> Report:
+        """The findings so far, for :meth:`restore`."""
+        return deepcopy(self)
+
+    def restore(self, earlier: Report) -> None:
+        """Forget what has been found since the copy was made: it will be found again. What is
+        wrong with the files themselves is said once and stays."""
+        files = [f for key, f in self._index.items() if key not in earlier._index]
+        self.findings, self._index = earlier.findings, earlier._index
+        for finding in files:
+            if finding.damage and not finding.topic:
+                self._index[("", finding.text)] = finding
+                self.findings.append(finding)
 
     @property
     def damaged(self) -> bool:

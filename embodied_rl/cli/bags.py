@@ -1,4 +1,4 @@
-"""``embodied_rl bags info|check|convert DIR``: what is in a bag, what is wrong, training data.
+"""``embodied_rl bags info|check|convert|cut|merge``: what is in bags, what is wrong, training data.
 
 ``embodied_rl bags repair IN OUT``: what is sound of a damaged bag as a new one.
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +23,15 @@ from rich.table import Table
 
 from embodied_rl.bags.check import BagSummary, summarise
 from embodied_rl.bags.check import check as check_bag
+from embodied_rl.bags.clock import Offset
+from embodied_rl.bags.convert import Result
 from embodied_rl.bags.convert import convert as convert_bags
 from embodied_rl.bags.read import find_bags
 from embodied_rl.bags.repair import figures_of
 from embodied_rl.bags.repair import repair as repair_bag
 from embodied_rl.cli import UsageError
+from embodied_rl.cli.bag_edits import Cut, Merge, cut_bag, merge_bags
+from embodied_rl.cli.bag_options import Reading
 from embodied_rl.core.checkpoint import atomic_write
 from embodied_rl.core.embodiment import Embodiment
 from embodied_rl.core.schema import plain
@@ -37,8 +41,12 @@ examples:
   embodied_rl bags info runs/demos
   embodied_rl bags check runs/demos --json report.json
   embodied_rl bags convert runs/demos --out runs/cache --streams arm_position tool_position
+  embodied_rl bags cut day.mcap --out runs/demos --marks /button
+  embodied_rl bags merge arm.mcap camera.mcap --out runs/whole
+  embodied_rl bags convert day.mcap --out runs/cache --cut 63.5 121 --actions measured
   embodied_rl bags repair runs/demos/killed runs/repaired
 """
+TOLD_S = 0.05  # offsets of clocks from which on they are shown
 
 # what is said of a command topic without a target at every tick, at none
 WHY = {
@@ -69,8 +77,7 @@ class Check:
     """embodiment file; default: the one recorded in the bag"""
     streams: tuple[str, ...] = ()
     """streams to check; default: all of the embodiment"""
-    namespace: str | None = None
-    """namespace of the robot's topics, such as /robot1; default: found"""
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
     json: Path | None = None
     """also write the report to this file"""
 
@@ -87,8 +94,7 @@ class Convert:
     """streams to keep; default: all of the embodiment"""
     embodiment: Path | None = None
     """embodiment file; default: the one recorded in the bags"""
-    namespace: str | None = None
-    """namespace of the robot's topics, such as /robot1; default: found"""
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
     workers: int | None = None
     """processes; default: one a core"""
     json: Path | None = None
@@ -112,12 +118,14 @@ Command = (
     Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
     | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
+    | Annotated[Cut, tyro.conf.subcommand("cut", prefix_name=False)]
+    | Annotated[Merge, tyro.conf.subcommand("merge", prefix_name=False)]
     | Annotated[Repair, tyro.conf.subcommand("repair", prefix_name=False)]
 )
 
 
 def main(argv: list[str]) -> int:
-    """Runs one of them; returns the exit code."""
+    """Runs one of the verbs; returns the exit code."""
     command = tyro.cli(
         Command,  # type: ignore[arg-type]
         prog="embodied_rl bags",
@@ -126,9 +134,13 @@ def main(argv: list[str]) -> int:
     )
     if isinstance(command, Info):
         return info(command)
+    if isinstance(command, Check):
+        return check(command)
     if isinstance(command, Repair):
         return repair(command)
-    return check(command) if isinstance(command, Check) else convert(command)
+    if isinstance(command, Cut):
+        return cut_bag(command)
+    return merge_bags(command) if isinstance(command, Merge) else convert(command)
 
 
 def info(command: Info) -> int:
@@ -159,15 +171,19 @@ def check(command: Check) -> int:
     robot = Embodiment.load(command.embodiment) if command.embodiment else None
     console, results = Console(), []
     for place in find_bags(command.folder):
-        result = check_bag(place, robot, command.streams or None, command.namespace)
+        result = check_bag(place, robot, command.streams or None, command.reading.options())
         results.append(result)
         sound = "[green]sound[/]" if result.trainable else "[red]no action[/]"
+        if result.unfinished and result.trainable:
+            sound = "[yellow]no outcome[/]"
         verdict = "[red]damaged[/]" if result.damaged else sound
+        several = f"{result.episodes} episodes, " if result.episodes > 1 else ""
         console.print(
-            f"{verdict} {result.name}: {result.rows} control ticks, {result.valid_rows} with all "
-            f"streams, {result.actions} with an action",
+            f"{verdict} {escape(result.name)}: {several}{result.rows} control ticks, "
+            f"{result.valid_rows} with all streams, {result.actions} with an action",
             soft_wrap=True, highlight=False,
         )  # fmt: skip
+        _print_offsets(console, result.offsets)
         for topic, count in result.targets.items():
             if count < result.rows:
                 seen = f"a target at {count} of {result.rows} ticks"
@@ -186,6 +202,19 @@ def check(command: Check) -> int:
     return 1 if damaged or idle else 0
 
 
+def _print_offsets(console: Console, offsets: list[Offset]) -> None:
+    """How log time and stamps of each topic lie, where somebody may wonder."""
+    if not any(abs(offset.first_s) > TOLD_S or offset.drift_s > TOLD_S for offset in offsets):
+        return
+    told = [
+        f"{offset.topic} {offset.first_s:.3f} s"
+        + f" to {offset.last_s:.3f} s" * (offset.drift_s > TOLD_S)
+        for offset in offsets
+    ]
+    text = f"  log time minus stamp: {', '.join(told)}"
+    console.print(escape(text), soft_wrap=True, highlight=False)
+
+
 def convert(command: Convert) -> int:
     if command.workers is not None and command.workers < 1:
         raise UsageError(f"--workers: expected 1 or more, saw {command.workers}")
@@ -197,17 +226,20 @@ def convert(command: Convert) -> int:
             command.out,
             embodiment=robot,
             keys=command.streams or None,
-            namespace=command.namespace,
+            options=command.reading.options(),
             workers=command.workers,
             progress=report,
         )
     for result in summary.results:
         for line in result.lines:
             _print_line(console, line)
+        _print_result(console, result)
     rows, fresh = sum(result.rows for result in summary.usable), summary.fresh
     speed = sum(result.size for result in fresh) / max(summary.seconds, 1e-9)
+    episodes = sum(len(result.folders) for result in summary.usable)
+    more = f"{episodes} episodes, " if episodes != len(summary.usable) else ""
     console.print(
-        f"{len(summary.usable)} of {len(summary.results)} bags usable, {rows} rows; "
+        f"{len(summary.usable)} of {len(summary.results)} bags usable, {more}{rows} rows; "
         f"{len(fresh)} converted in {summary.seconds:.1f} s ({_megabytes(speed)}/s), "
         f"{len(summary.results) - len(fresh)} were there already; {command.out}",
         soft_wrap=True, highlight=False,
@@ -216,12 +248,27 @@ def convert(command: Convert) -> int:
         "out": str(command.out),
         "bags": len(summary.results),
         "usable": len(summary.usable),
+        "episodes": episodes,
         "rows": rows,
         "seconds": summary.seconds,
         "results": [asdict(result) for result in summary.results],
     }
     _write_json(command.json, figures)
     return 0 if summary.usable else 1
+
+
+def _print_result(console: Console, result: Result) -> None:
+    """What became of a bag, where that is not one sound episode."""
+    parts = []
+    if len(result.folders) > 1:
+        parts.append(f"{len(result.folders)} episodes, {result.rows} rows")
+    if result.unfinished:
+        parts.append(f"{result.unfinished} without an outcome: no outcome, left out of training")
+    if result.rows and not result.actions:
+        parts.append("[red]no action at any tick[/]: nothing to imitate; see 'bags check'")
+    if parts:
+        text = f"{escape(result.bag)}: {'; '.join(parts)}"
+        console.print(text, soft_wrap=True, highlight=False)
 
 
 def repair(command: Repair) -> int:

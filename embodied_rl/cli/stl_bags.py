@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import tyro
 from rich.console import Console
 from rich.progress import track
 
-from embodied_rl.bags.episode import Facts, embodiment_of, read_facts
+from embodied_rl.bags.facts import Facts, embodiment_of, read_facts
 from embodied_rl.bags.messages import Decoder, SampleDecoder
 from embodied_rl.bags.read import Bag, find_bags
 from embodied_rl.bags.static_frames import latch_static
 from embodied_rl.bags.timeline import Timeline
-from embodied_rl.bags.topics import EMBODIMENT, EPISODE_START, namespace_of
+from embodied_rl.bags.topics import EMBODIMENT, EPISODE_START, Names, namespace_of
 from embodied_rl.core.embodiment import Embodiment, Stream
 from embodied_rl.core.errors import MessageError, UserError
 from embodied_rl.core.window import Sample
@@ -103,7 +104,7 @@ def _robot(
     if namespace is None:
         relative = [EMBODIMENT, EPISODE_START, *(given.topics() if given is not None else ())]
         namespace = namespace_of(bag.topics, relative, bag.place.name)
-    facts = read_facts(bag, namespace)
+    facts = read_facts(bag, Names(bag.topics, namespace))
     return namespace, facts, embodiment_of(bag, facts, given)
 
 
@@ -114,8 +115,9 @@ def _topics(bag: Bag, spec: Specification, namespace: str) -> dict[str, list[Str
         UserError: a topic is not in the bag, or with another type.
     """
     found: dict[str, list[Stream]] = {}
+    spelling = Names(bag.topics, namespace)
     for stream in spec.signals.streams.values():
-        topic = f"{namespace}/{stream.topic}"
+        topic = spelling.of(stream.topic)
         info = bag.topics.get(topic)
         seen = "no such topic" if info is None else info.type if info.count else "no message"
         if seen != stream.type:
@@ -133,13 +135,12 @@ def bag_samples(bag: Bag, topics: dict[str, list[Stream]]) -> Iterator[tuple[str
     """
     timeline: Timeline[list[tuple[str, Sample]]] = Timeline(bag.report)
     held: list[tuple[int, list[tuple[str, Sample]]]] = []
-    for topic, stamp_ns, found in _decoded(bag, topics):
-        for accepted in timeline.push(topic, stamp_ns, found):
-            if accepted.jump:
-                yield from _by_stamp(held)
-                held = []
-            held.append((accepted.stamp_ns, accepted.content))
-    held += [(accepted.stamp_ns, accepted.content) for accepted in timeline.drain()]
+    pushed = (timeline.push(*message) for message in _decoded(bag, topics))
+    for accepted in chain(chain.from_iterable(pushed), timeline.drain()):
+        if accepted.jump:
+            yield from _by_stamp(held)
+            held = []
+        held.append((accepted.stamp_ns, accepted.content))
     yield from _by_stamp(held)
 
 

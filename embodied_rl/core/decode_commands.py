@@ -24,15 +24,20 @@ FIXED_TOLERANCE_RAD = 0.01  # by which a tool that does not turn may be told ano
 
 
 def read_trajectory(
-    message: Any, names: Sequence[str], topic: str
+    message: Any, names: Sequence[str], topic: str, *, streamed: bool = False
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """``(stamp_ns, times_ns (T,), positions (T, n))`` in the order of ``names``.
+
+    Args:
+        streamed: also take what controllers take from a teleoperation: some of the joints, NaN for
+            the others, or more joints; and a first point that is in force at once.
 
     Raises:
         MessageError: other joints, no points, times that do not rise, or a value not finite.
     """
     place = {name: i for i, name in enumerate(message.joint_names)}
-    if set(place) != set(names) or len(place) != len(message.joint_names):
+    fitting = any(name in place for name in names) if streamed else set(place) == set(names)
+    if not fitting or len(place) != len(message.joint_names):
         raise MessageError(
             f"{topic}: expected the joints {quoted(names)}, saw {quoted(message.joint_names)}"
         )
@@ -47,13 +52,17 @@ def read_trajectory(
     offsets = [
         p.time_from_start.sec * NANOSECONDS + p.time_from_start.nanosec for p in message.points
     ]
-    if offsets[0] <= 0 or any(b <= a for a, b in zip(offsets, offsets[1:], strict=False)):
-        raise MessageError(f"{topic}: expected rising times_from_start above 0, saw others")
-    order = [place[name] for name in names]
-    positions = np.array([point.positions for point in message.points], dtype=np.float64)[:, order]
-    if not np.all(np.isfinite(positions)):
-        row, column = np.argwhere(~np.isfinite(positions))[0]
-        raise MessageError(f"{topic}: {names[column]}: point {row} is not finite")
+    least = 0 if streamed else 1
+    if offsets[0] < least or any(b <= a for a, b in zip(offsets, offsets[1:], strict=False)):
+        above = "from 0 on" if streamed else "above 0"
+        raise MessageError(f"{topic}: expected rising times_from_start {above}, saw others")
+    told = [i for i, name in enumerate(names) if name in place]
+    order = [place[names[i]] for i in told]
+    positions = np.full((len(message.points), len(names)), np.nan)
+    positions[:, told] = np.array([p.positions for p in message.points], dtype=np.float64)[:, order]
+    if not np.all(np.isfinite(positions[:, told])):
+        row, column = np.argwhere(~np.isfinite(positions[:, told]))[0]
+        raise MessageError(f"{topic}: {names[told[column]]}: point {row} is not finite")
     return stamp, stamp + np.array(offsets, dtype=np.int64), positions
 
 
@@ -81,7 +90,7 @@ def read_targets(message: Any, command: Command) -> np.ndarray:
     elif command.type == GRIPPER_COMMAND:
         found = [message.position]
     else:
-        found = _by_name(message, command)
+        found = list(read_named(message, command, command.topic))
     if len(found) != len(command.names):
         raise MessageError(
             f"{command.topic}: expected {len(command.names)} finite values, saw {len(found)}"
@@ -96,16 +105,21 @@ def read_targets(message: Any, command: Command) -> np.ndarray:
     return values
 
 
-def _by_name(message: Any, command: Command) -> list[float]:
-    """Positions of a sensor_msgs/JointState in the order of the command's joints."""
+def read_named(message: Any, command: Command, topic: str) -> np.ndarray:
+    """Positions ``(n,)`` of a sensor_msgs/JointState in the order of the command's joints.
+
+    Raises:
+        MessageError: other joints, or a position that is missing.
+    """
     place = {name: i for i, name in enumerate(message.name)}
     sound = set(place) == set(command.wire_names) and len(place) == len(message.name)
     if not sound or len(message.position) != len(place):
         raise MessageError(
-            f"{command.topic}: expected a position of each of {quoted(command.wire_names)}, "
+            f"{topic}: expected a position of each of {quoted(command.wire_names)}, "
             f"saw {len(message.position)} of {quoted(message.name)}"
         )
-    return [message.position[place[name]] for name in command.wire_names]
+    found = [message.position[place[name]] for name in command.wire_names]
+    return np.array(found, dtype=np.float64)
 
 
 def _twist(twist: Any, command: Command) -> np.ndarray:

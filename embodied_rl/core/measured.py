@@ -21,7 +21,7 @@ from embodied_rl.core.embodiment import (
     Stream,
 )
 from embodied_rl.core.errors import UserError
-from embodied_rl.core.window import Arrival, RowBuilder, Sample
+from embodied_rl.core.window import Arrival, Observation, RowBuilder, Sample
 
 # Two samples agree when what lies between them is at most this many times what the limits allow in
 # the time between them (and one more sampling period, for clocks that are read unevenly) ...
@@ -107,6 +107,19 @@ class StateWatch:
         row = self._builder.row(time_ns)
         if row.missing:
             raise UserError(f"measured state: stream '{row.missing[0]}' is missing or too old")
+        return self._picked(row)
+
+    def in_row(self, row: Observation) -> np.ndarray:
+        """State ``(A,)`` in a row of at least :attr:`keys`; NaN where one was not measured."""
+        values = {key: row.values[key].astype(np.float64) for key in self.keys}
+        for key in self.keys:
+            if not row.valid[key]:
+                values[key] = np.full_like(values[key], np.nan)
+            elif key in self._turning:
+                values[key] = self._turning[key].rotation_vector(values[key])
+        return self._picked(Observation(row.stamp_ns, values, row.valid))
+
+    def _picked(self, row: Observation) -> np.ndarray:
         picked = [self._source[name] for name in self._names]
         return np.array([row.values[key][i] for key, i in picked])
 

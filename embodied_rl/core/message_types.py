@@ -15,6 +15,7 @@ IMU = "sensor_msgs/msg/Imu"
 WRENCH = "geometry_msgs/msg/WrenchStamped"
 JOY = "sensor_msgs/msg/Joy"
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+TRAJECTORY_FEEDBACK = "control_msgs/action/FollowJointTrajectory_FeedbackMessage"  # of a bag
 GRIPPER_COMMAND = "control_msgs/msg/GripperCommand"
 GRIPPER_ACTION = "control_msgs/action/GripperCommand"
 FLOAT = "std_msgs/msg/Float64"

@@ -98,3 +98,66 @@ def test_bad_usage(tmp_path, capsys):
     assert "--workers: expected 1 or more, saw 0" in capsys.readouterr().err
     assert main(["bags", "--help"]) == 0
     assert "embodied_rl bags convert" in capsys.readouterr().out
+
+
+def test_episodes_without_an_outcome_are_told(tmp_path, capsys):
+    half = maker.episode(1.0).without("/episode/outcome")
+    maker.write(tmp_path / "bags" / "half", half)
+    assert main(["bags", "check", str(tmp_path / "bags")]) == 0
+    assert "no outcome half: 11 control ticks" in capsys.readouterr().out
+    words = [
+        "bags",
+        "convert",
+        str(tmp_path / "bags"),
+        "--out",
+        str(tmp_path / "o"),
+        "--workers",
+        "1",
+    ]
+    assert main(words) == 0
+    assert "half: 1 without an outcome" in capsys.readouterr().out
+
+
+def test_several_episodes_offsets_and_cuts(tmp_path, capsys):
+    script = maker.episode(6.0, executed=False, own=False)
+    late = [maker.Entry(e.log_ns + 2 * 10**9, e.topic, e.message) for e in script.entries]
+    maker.write(tmp_path / "day", maker.Script(late))
+    (tmp_path / "robot.yaml").write_text(maker.ROBOT)
+    robot = ["--embodiment", str(tmp_path / "robot.yaml")]
+    assert main(["bags", "check", str(tmp_path / "day"), *robot, "--cut", "2", "4"]) == 0
+    text = capsys.readouterr().out
+    assert "sound day: 3 episodes" in text and "log time minus stamp: " in text
+    assert "/joint_states 2.003 s" in text
+    words = ["--out", str(tmp_path / "cache"), "--workers", "1", "--cut", "3", "--json",
+             str(tmp_path / "c.json")]  # fmt: skip
+    assert main(["bags", "convert", str(tmp_path / "day"), *robot, *words]) == 0
+    assert "day: 2 episodes" in capsys.readouterr().out
+    assert json.loads((tmp_path / "c.json").read_text())["episodes"] == 2
+    assert (
+        main(["bags", "cut", str(tmp_path / "day"), "--out", str(tmp_path / "d"), "--cut", "3"])
+        == 0
+    )
+    assert "2 bags in" in capsys.readouterr().out
+    both = [str(tmp_path / "d"), "--out", str(tmp_path / "whole")]
+    assert main(["bags", "merge", *both]) == 0
+    assert f"{len(script.entries)} messages of 2 bags" in capsys.readouterr().out
+    for words, said in (
+        (["--cut", "3", "--marks", "/m"], "one of them"),
+        (["--gap", "0.1"], "--gap"),
+        (["--remap", "joint_states"], "FROM:=TO"),
+    ):
+        assert main(["bags", "check", str(tmp_path / "day"), *robot, *words]) in (1, 2)
+        assert said in capsys.readouterr().err
+
+
+def test_no_action_at_all_is_red_and_refused(tmp_path, capsys):
+    script = maker.episode(1.0, own=False).without("/command/executed")
+    script = script.without("/arm/joint_trajectory")
+    maker.write(tmp_path / "bags" / "silent", script)
+    (tmp_path / "robot.yaml").write_text(maker.ROBOT)
+    robot = ["--embodiment", str(tmp_path / "robot.yaml")]
+    assert main(["bags", "check", str(tmp_path / "bags"), *robot]) == 1
+    assert "/arm/joint_trajectory: a target at 0 of 11 ticks" in capsys.readouterr().out
+    words = [str(tmp_path / "bags"), *robot, "--out", str(tmp_path / "o"), "--workers", "1"]
+    assert main(["bags", "convert", *words]) == 0
+    assert "silent: no action at any tick: nothing to imitate" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 from bag_maker import MS, START_NS, Entry
 
 from embodied_rl.bags.episode import Episode, read_episode
+from embodied_rl.bags.options import Options
 from embodied_rl.bags.read import Bag
 from embodied_rl.core.decode import decode
 from embodied_rl.core.embodiment import Embodiment
@@ -194,7 +195,7 @@ def test_two_robots_in_a_bag_need_a_choice(tmp_path):
     with pytest.raises(UserError, match="/one.*/two.*--namespace"):
         read(path, maker.robot())
     with Bag.open(path) as bag:
-        assert len(read_episode(bag, maker.robot(), namespace="/two")) == 6
+        assert len(read_episode(bag, maker.robot(), options=Options(namespace="/two"))) == 6
 
 
 def test_missing_stream(tmp_path):

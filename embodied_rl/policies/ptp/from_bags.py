@@ -9,6 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from embodied_rl.bags.cache import INDEX, EpisodeCache
 from embodied_rl.bags.convert import convert
+from embodied_rl.bags.options import Options
+from embodied_rl.core.embodiment import Embodiment
+from embodied_rl.core.errors import UserError
 from embodied_rl.policies.method import Folders
 from embodied_rl.policies.ptp.config import PtpRun
 from embodied_rl.policies.ptp.method import PtpTraining
@@ -26,12 +29,15 @@ def train_from_bags(
         UserError: what does not fit: bags, settings, or the checkpoint of ``init``.
     """
     streams = run.model.streams
-    cache = _cache(arguments.bags, arguments.workers, folders.work / "cache", streams, console)
-    recordings, left_out = recordings_of(cache, streams)
-    source = f"{len(recordings)} bags of {arguments.bags.name}"
-    if left_out:
-        console.print(f"left out {left_out} episodes that did not end in success")
-        source += f" ({left_out} more left out: no success)"
+    cache = _cache(arguments, folders.work / "cache", streams, console)
+    recordings, failed, halves = recordings_of(cache, streams, unfinished=arguments.unfinished)
+    source = f"{len(recordings)} episodes of {arguments.bags.name}"
+    if failed:
+        console.print(f"left out {failed} episodes that did not end in success")
+        source += f" ({failed} more left out: no success)"
+    if halves:
+        console.print(f"left out {halves} episodes with no outcome (--unfinished takes them)")
+        source += f" ({halves} more left out: no outcome)"
     return train_ptp(
         run,
         recordings,
@@ -46,19 +52,28 @@ def train_from_bags(
 
 
 def _cache(
-    bags: Path, workers: int, folder: Path, streams: tuple[str, ...], console: Console
+    arguments: PtpTraining, folder: Path, streams: tuple[str, ...], console: Console
 ) -> EpisodeCache:
     """The bags as a dataset cache; bags that were converted before are not read again."""
+    bags, measured = arguments.bags, arguments.actions == "measured"
     if (bags / INDEX).exists():
+        if arguments.embodiment is not None or measured:
+            raise UserError(
+                f"{bags}: expected bags for --embodiment and --actions, saw a cache, whose robot "
+                "and actions were chosen when it was converted"
+            )
         return EpisodeCache(bags, streams)
+    robot = Embodiment.load(arguments.embodiment) if arguments.embodiment else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("converting bags", total=None)
         summary = convert(
             bags,
             folder,
+            embodiment=robot,
             keys=streams,
-            workers=workers,
+            options=Options(measured=measured),
+            workers=arguments.workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for line in (line for result in summary.results for line in result.lines):

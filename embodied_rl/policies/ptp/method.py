@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from embodied_rl.core.policy import Policy
 from embodied_rl.policies.method import (
@@ -44,6 +44,12 @@ class PtpTraining(TrainArguments):
     """Fine-tune: begin with the weights of this model (a name or a checkpoint folder)."""
     workers: int = 2
     """Processes that convert bags."""
+    embodiment: Path | None = None
+    """Embodiment file of bags that do not carry their own."""
+    actions: Literal["commands", "measured"] = "commands"
+    """Of bags: measured takes the next measured state of the actuators for the action."""
+    unfinished: bool = False
+    """Also train on episodes whose start is declared and whose outcome is not recorded."""
 
     def overrides(self) -> dict[str, Any]:
         steps = {} if self.steps is None else {"steps": self.steps}

@@ -299,8 +299,14 @@ class EpisodeValues(Mapping[str, np.ndarray]):
         return len(self._streams)
 
 
-def recordings_of(cache: EpisodeCache, streams: Sequence[str]) -> tuple[list[Recording], int]:
-    """The episodes of a cache, and how many were left out because they are known to have failed."""
+def recordings_of(
+    cache: EpisodeCache, streams: Sequence[str], *, unfinished: bool = False
+) -> tuple[list[Recording], int, int]:
+    """The episodes of a cache to learn from, and how many were left out: those known to have
+    failed, and, unless ``unfinished``, those whose declared start has no outcome."""
+    failed = [e for e in cache if e.outcome and e.outcome.done and not e.outcome.success]
+    halves = [e for e in cache if e.record.unfinished and not unfinished]
+    left_out = {e.name for e in (*failed, *halves)}
     recordings = [
         Recording(
             EpisodeValues(episode, streams),
@@ -311,9 +317,9 @@ def recordings_of(cache: EpisodeCache, streams: Sequence[str]) -> tuple[list[Rec
             source=f"{episode.record.embodiment_hash}/{episode.record.source}",
         )
         for episode in cache
-        if episode.outcome is None or episode.outcome.success
+        if episode.name not in left_out
     ]
-    return recordings, len(cache) - len(recordings)
+    return recordings, len(failed), len(halves)
 
 
 def check_recordings(recordings: Sequence[Recording], config: PtpConfig, source: str) -> None:

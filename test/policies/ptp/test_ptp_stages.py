@@ -204,7 +204,7 @@ def test_damaged_embeddings_are_named(whole):
 def test_images_are_gathered_from_maps_not_loaded(tmp_path, whole, monkeypatch):
     write_cache(tmp_path / "cache", make_image_recordings())
     monkeypatch.setattr(bags_cache, "_MAP_FROM_BYTES", 1000)
-    recordings, _ = recordings_of(EpisodeCache(tmp_path / "cache", KEYS), KEYS)
+    recordings, *_ = recordings_of(EpisodeCache(tmp_path / "cache", KEYS), KEYS)
     assert isinstance(recordings[0].values["left"], np.memmap)
     assert recordings[0].values["left"] is recordings[0].values["left"]
     windows, plain = PtpWindows(recordings, CONFIG), PtpWindows(make_image_recordings(), CONFIG)

@@ -61,8 +61,8 @@ def words(tmp_path, cache):
 
 
 def test_failed_episodes_are_left_out(cache, recordings):
-    kept, left_out = recordings_of(EpisodeCache(cache, KEYS), KEYS)
-    assert left_out == 1 and [len(r.actions) for r in kept] == [30, 22]
+    kept, failed, unfinished = recordings_of(EpisodeCache(cache, KEYS), KEYS)
+    assert (failed, unfinished) == (1, 0) and [len(r.actions) for r in kept] == [30, 22]
     np.testing.assert_array_equal(kept[1].values["thing"], recordings[2].values["thing"])
 
 
@@ -73,7 +73,7 @@ def test_trains_to_a_checkpoint(words, tmp_path, embodiment, capsys):
     data = yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())
     assert data["seed"] == 3 and data["training"]["steps"] == 5
     card = (tmp_path / "model" / "CARD.md").read_text()
-    assert "2 bags of cache (1 more left out: no success)" in card
+    assert "2 episodes of cache (1 more left out: no success)" in card
     assert "left out 1 episodes" in capsys.readouterr().out
 
 
