@@ -65,9 +65,10 @@ def hostile_outcomes(folder: Path) -> list[Outcome]:
 def read_apart(name: str, place: Path) -> Outcome:
     """Read all of a bag in a forked process, which costs no second start of the interpreter."""
     reading, writing = os.pipe()
-    before, began = _memory_now(), time.monotonic()
+    began = time.monotonic()
     child = os.fork()
     if child == 0:
+        before = _memory_now()  # less than its parent's: pages of files are not handed down
         os.close(reading)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(LIMIT_S)
@@ -75,20 +76,21 @@ def read_apart(name: str, place: Path) -> Outcome:
             answer = {"failed": False, "line": _read(place)}
         except BaseException as error:  # the very thing that is looked for
             answer = {"failed": True, "line": f"{type(error).__name__}: {error}"[:300]}
-        os.write(writing, json.dumps(answer).encode()[:60_000])
+        os.write(writing, json.dumps({**answer, "before_MB": before}).encode()[:60_000])
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
     _, _, usage = os.wait4(child, 0)
-    seconds, peak = time.monotonic() - began, usage.ru_maxrss / 1e3 - before
+    seconds = time.monotonic() - began
     answer = json.loads(text) if text else {"failed": True, "line": f"no end within {LIMIT_S} s"}
+    peak = usage.ru_maxrss / 1e3 - answer.get("before_MB", 0.0)
     cpu_s = usage.ru_utime + usage.ru_stime
     return Outcome(name, seconds, cpu_s, max(peak, 0.0), answer["failed"], answer["line"])
 
 
 def _memory_now() -> float:
-    """MB that this process holds: a forked one begins with them."""
+    """MB that this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
