@@ -59,7 +59,7 @@ class Robot:
         self.probe, self.processes, self.path = probe, processes, path
         self.embodiment = Embodiment.load(path)
         text = yaml.safe_dump(faults, default_flow_style=True).strip()
-        processes.start("stand_in_node", embodiment=path, faults=f"'{text}'")  # not as a map
+        processes.start("stand_in_node", embodiment=path, faults=text)
         self.start_gate()
         node = probe.node
         self.truth: deque = deque(maxlen=200)  # (arrival in s, message)
