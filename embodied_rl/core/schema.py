@@ -244,7 +244,7 @@ def check_size(text: str) -> None:
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             open_nodes.append((event.anchor, total))
             if len(open_nodes) > DEEPEST:
-                raise ValueError(f"more than {DEEPEST} levels of nesting")
+                raise ValueError(f"nested too deeply: more than {DEEPEST} levels of nesting")
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             anchor, before = open_nodes.pop()
             if anchor:

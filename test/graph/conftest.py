@@ -116,11 +116,11 @@ class Probe:
             self.executor.spin_once(timeout_sec=0.05)
         return value
 
-    def call(self, kind, name: str, request=None, seconds: float = 60.0):
+    def call(self, kind, name: str, request=None, seconds: float = 180.0, settle_s: float = 0.3):
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready, f"service {name}", seconds)
         # A service can be seen before it sees its caller; an answer of that moment is lost.
-        settled_s = time.monotonic() + 0.3
+        settled_s = time.monotonic() + settle_s
         self.until(lambda: time.monotonic() > settled_s, "settling")
         future = client.call_async(request or kind.Request())
         self.until(future.done, f"answer of {name}", seconds)
@@ -130,7 +130,7 @@ class Probe:
     def change(self, transition: int) -> bool:
         """Ask the policy node for a transition; whether it went."""
         request = ChangeState.Request(transition=Transition(id=transition))
-        return self.call(ChangeState, "policy_node/change_state", request).success
+        return self.call(ChangeState, "policy_node/change_state", request, settle_s=1.0).success
 
     def activate_policy(self) -> None:
         assert self.change(Transition.TRANSITION_CONFIGURE)

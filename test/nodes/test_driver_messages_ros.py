@@ -155,7 +155,7 @@ def test_a_tool_pose_comes_back_as_it_was_sent(turn):
     # a bag's reader makes the action of it as of every other target that is in force at once
     log = ActionLog(Embodiment.parse(yaml.safe_dump(data), "own.yaml"), executed=False)
     log.add("tool", command.topic, recorded, 7 * 10**9 + 5, 0)
-    values, valid = log.actions(np.array([7 * 10**9]), 7 * 10**9)
+    values, valid = log.actions(np.array([7 * 10**9]), 7 * 10**9, lambda log_ns: log_ns)
     assert valid.all() and values[0] == pytest.approx(wanted, abs=1e-12)
 
 
