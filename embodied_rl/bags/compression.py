@@ -89,7 +89,7 @@ def _zstd(data: bytes | memoryview, size: int) -> bytes | bytearray:
         try:
             return zstandard.ZstdDecompressor().decompress(data)
         except zstandard.ZstdError:
-            pass  # cut, perhaps
+            pass  # damaged: taken again below, as far as it goes or with its error
     found = bytearray()
     with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
         try:
